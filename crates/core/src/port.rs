@@ -1,0 +1,333 @@
+//! The executor's two ports, and the clock it is given.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::grant::{Cause, GrantId, LicenseName};
+use crate::label::Label;
+use crate::license::{AppId, Fingerprint, License, LicenseKey, Slots};
+
+/// What a failed call means for what may be done next. Retry, gRPC code, condition and metric label all derive from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// It had no effect and may go better next time.
+    Transient,
+    /// It had no effect: slower.
+    RateLimited,
+    /// It had no effect: the account needs a top-up (402).
+    CreditsExhausted,
+    /// It had no effect: the API key is not accepted.
+    Unauthorized,
+    /// It had no effect and will not go better as it stands.
+    Rejected,
+    /// Nobody can tell whether it had an effect.
+    OutcomeUnknown,
+}
+
+/// A failed call to AuthForge. It never carries a key, a token or an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct ApiError {
+    /// What it means.
+    pub class: Class,
+    /// How long the server wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// What was attempted and what came back.
+    pub detail: String,
+}
+
+/// A point on a clock that cannot be set and that runs while the machine sleeps (`CLOCK_BOOTTIME`).
+///
+/// Meaningful within one boot of one machine, so it is never written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// This moment, later by `wait`.
+    #[must_use]
+    pub fn plus(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+
+    /// How long after `earlier` this is.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What time it is, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock: may be wrong, may jump.
+    pub wall: Timestamp,
+    /// The clock to wait by.
+    pub moment: Moment,
+}
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    /// Both clocks, read together.
+    fn now(&self) -> Now;
+}
+
+/// Whose turn it is when calls to AuthForge must wait. Earlier variants go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Somebody has paid and waits for a key.
+    Buyer,
+    /// Money went back.
+    Refund,
+    /// Time moves on.
+    Renewal,
+    /// Looking after what exists.
+    Audit,
+}
+
+/// The license to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateLicense {
+    /// The app.
+    pub app_id: AppId,
+    /// The label, by which a lost one is found.
+    pub label: Label,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Its device slots.
+    pub slots: Slots,
+}
+
+/// What AuthForge lists for one app.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    begun_at: Moment,
+    complete: bool,
+    licenses: BTreeMap<String, Vec<License>>,
+}
+
+impl Listing {
+    /// A listing that began at `begun_at`. `complete` only if the last page was reached and every row's label is known.
+    pub fn new(begun_at: Moment, complete: bool, licenses: impl IntoIterator<Item = License>) -> Self {
+        let mut by_label: BTreeMap<String, Vec<License>> = BTreeMap::new();
+        for license in licenses {
+            if let Some(label) = &license.label {
+                by_label.entry(label.clone()).or_default().push(license);
+            }
+        }
+        Self { begun_at, complete, licenses: by_label }
+    }
+
+    /// When its first page was asked for. A license made before that, list lag aside, is in it if it is complete.
+    pub fn begun_at(&self) -> Moment {
+        self.begun_at
+    }
+
+    /// Whether absence in it means anything.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The licenses that carry `label`.
+    pub fn labeled(&self, label: &Label) -> &[License] {
+        self.licenses.get(label.as_str()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// AuthForge, as the executor needs it.
+///
+/// # Guarantees asked of an implementation
+/// - One call sends one request. Nothing is retried, redirected or replayed beneath.
+/// - [`Class::OutcomeUnknown`] whenever the request may have had an effect and the answer does not tell. In doubt, this one.
+/// - Repeating `revoke`, `reinstate` or `extend` on a license that is already so succeeds.
+///
+/// # Assumptions
+/// - A created license is listed within the quarantine, the time of its request included.
+#[async_trait]
+pub trait LicenseApi: Send + Sync {
+    /// Waits for the right to send one create at once, so that no attempt stands open in a queue.
+    ///
+    /// While creates are paused (402, 401, an outage) it fails instead of waiting, with the pause's class and time.
+    async fn reserve_create(&self, priority: Priority) -> Result<(), ApiError>;
+
+    /// Creates one license. **Not idempotent**: two calls make two licenses.
+    async fn create(&self, order: &CreateLicense) -> Result<License, ApiError>;
+
+    /// Lists an app's licenses, in a listing begun at `not_before` or later. One listing serves all that wait for it.
+    ///
+    /// A listing that stopped early comes back incomplete; `Err` means that not even a first page was had.
+    async fn list(&self, app: &AppId, not_before: Moment, priority: Priority) -> Result<Arc<Listing>, ApiError>;
+
+    /// Revokes a license.
+    async fn revoke(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError>;
+
+    /// Re-activates a revoked license.
+    async fn reinstate(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError>;
+
+    /// Sets a license's expiry to an absolute time.
+    async fn extend(&self, key: &LicenseKey, expires_at: Option<Timestamp>, priority: Priority) -> Result<(), ApiError>;
+
+    /// How far AuthForge's clock is ahead of ours, as last heard; zero before that.
+    fn clock_offset(&self) -> SignedDuration;
+}
+
+/// Names one attempt to create a license.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub String);
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One attempt to create a license, written down before the request is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its own name.
+    pub id: AttemptId,
+    /// Which license it is for.
+    pub name: LicenseName,
+    /// Which generation of it.
+    pub generation: u32,
+    /// When it was opened, by our wall clock.
+    pub opened_at: Timestamp,
+    /// AuthForge's clock minus ours, as known then.
+    pub clock_offset: SignedDuration,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When a listing was last searched for licenses that it made besides the kept one.
+    pub watched_at: Option<Timestamp>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nobody knows yet.
+    Open,
+    /// AuthForge answered with the license, at this time of our wall clock.
+    Answered {
+        /// When the answer came.
+        at: Timestamp,
+    },
+    /// The license was found at AuthForge, or in our own keeping, after the answer was lost.
+    Found,
+    /// A complete listing after the quarantine did not have it.
+    Absent,
+    /// The request was not sent.
+    NotSent,
+    /// AuthForge refused: nothing was made.
+    Refused,
+}
+
+/// A license whose key is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name within the grant.
+    pub name: LicenseName,
+    /// Its generation.
+    pub generation: u32,
+    /// The key.
+    pub key: LicenseKey,
+    /// Its app.
+    pub app_id: AppId,
+    /// Its slots, where known.
+    pub slots: Option<Slots>,
+    /// When AuthForge made it.
+    pub created_at: Timestamp,
+    /// When it ends, as last set or seen.
+    pub expires_at: Option<Timestamp>,
+    /// The attempt that brought it; none for a license that somebody else made.
+    pub attempt: Option<AttemptId>,
+    /// What we have done to it since.
+    pub state: KeptState,
+}
+
+/// What we have done to a kept license. The first step of each change is written before the call, so that after a crash
+/// our own half-done revocation is never mistaken for somebody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptState {
+    /// Nothing, or brought back.
+    Live,
+    /// About to be revoked by us.
+    Revoking {
+        /// When that was decided; what the budget counts.
+        at: Timestamp,
+        /// Who decided.
+        cause: Cause,
+    },
+    /// Revoked by us.
+    Revoked {
+        /// When that was decided.
+        at: Timestamp,
+        /// Who decided.
+        cause: Cause,
+    },
+    /// About to be brought back by us.
+    Reinstating,
+    /// Revoked at AuthForge by somebody else.
+    RevokedElsewhere,
+}
+
+/// All that is on record about the licenses of one grant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Grows with every write; what [`AttemptLog::open`] is fenced by.
+    pub version: u64,
+    /// The kept licenses.
+    pub licenses: Vec<Kept>,
+    /// Every attempt that may still matter.
+    pub attempts: Vec<Attempt>,
+    /// Revocations by rule on record in the last hour, over all grants.
+    pub recent_revocations: u32,
+}
+
+/// Why the log could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Somebody else has written since the record was read: read and plan again.
+    #[error("the record has changed meanwhile")]
+    Conflict,
+    /// It cannot be had now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A change to a kept license, as written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Its state.
+    State(KeptState),
+    /// Its expiry.
+    Expiry(Option<Timestamp>),
+}
+
+/// Where attempts and keys are kept: SQL rows, or the status and Secret of a custom resource.
+///
+/// # Guarantees asked of an implementation
+/// - A write that returned `Ok` survives a crash that follows it.
+/// - `open` succeeds for one writer only: it fails with [`LogError::Conflict`] unless the record is still at `version`.
+/// - `keep` of a license that is kept already changes nothing.
+#[async_trait]
+pub trait AttemptLog: Send + Sync {
+    /// Reads the record of a grant.
+    async fn load(&self, grant: &GrantId) -> Result<Record, LogError>;
+
+    /// Writes down that a create is about to be sent.
+    async fn open(&self, grant: &GrantId, version: u64, attempt: &Attempt) -> Result<(), LogError>;
+
+    /// Keeps a license's key.
+    async fn keep(&self, grant: &GrantId, license: &Kept) -> Result<(), LogError>;
+
+    /// Writes down what became of an attempt.
+    async fn settle(&self, grant: &GrantId, attempt: &AttemptId, outcome: &Outcome) -> Result<(), LogError>;
+
+    /// Writes down a change to a kept license.
+    async fn note(&self, grant: &GrantId, fingerprint: &Fingerprint, change: &Change) -> Result<(), LogError>;
+
+    /// Writes down that a listing was searched for what an attempt may have made besides.
+    async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError>;
+}

@@ -1,0 +1,2 @@
+//! grantsmith.
+fn main() {}
