@@ -1,0 +1,315 @@
+//! Performs plans over the two ports: the only place that orders effects.
+//!
+//! A create is, in this order: the attempt written down, the request, the key kept, the attempt settled. A crash between
+//! any two leaves something that the next plan understands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::grant::{Grant, GrantId, LicenseName};
+use crate::license::{AppId, LicenseKey};
+use crate::plan::{Observed, Plan, Policy, Revocation, Step, plan};
+use crate::port::{
+    ApiError, Attempt, AttemptId, AttemptLog, Change, Class, Clock, CreateLicense, Kept, KeptState,
+    LicenseApi, Listing, LogError, Moment, Outcome, Priority, Record,
+};
+use crate::reason::Reason;
+
+/// A round of planning and performing is bounded, so that a port that lies cannot keep it going for ever.
+const MOST_ROUNDS: usize = 1_000;
+
+/// A create is sent this soon after its attempt was opened, or not at all: the process may have slept in between.
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+
+/// Brings grants to what they declare. One per process: it remembers when this process first saw each open attempt.
+pub struct Executor {
+    api: Arc<dyn LicenseApi>,
+    log: Arc<dyn AttemptLog>,
+    clock: Arc<dyn Clock>,
+    policy: Policy,
+    new_id: Box<dyn Fn() -> AttemptId + Send + Sync>,
+    first_seen: Mutex<BTreeMap<AttemptId, Moment>>,
+}
+
+/// Where a grant stands after a round of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Where each license stands.
+    pub licenses: Vec<(LicenseName, Reason)>,
+    /// When to come back if nothing happens: the plan's own wish, or the server's after a failure. A failure without a
+    /// wish is for [`crate::retry::delay`].
+    pub again: Option<Duration>,
+    /// What stopped the round, if something did.
+    pub failure: Option<Failure>,
+}
+
+/// What stopped a round of work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// AuthForge.
+    #[error("AuthForge: {0}")]
+    Api(ApiError),
+    /// Our own record.
+    #[error("the record: {0}")]
+    Log(LogError),
+    /// The rounds ran out.
+    #[error("no end after {MOST_ROUNDS} rounds of planning")]
+    Endless,
+}
+
+impl Failure {
+    /// The class that decides about retries.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Api(error) => error.class,
+            Self::Log(_) | Self::Endless => Class::Transient,
+        }
+    }
+
+    /// The reason to show.
+    pub fn reason(&self) -> Reason {
+        match self.class() {
+            Class::Transient => Reason::AuthForgeUnavailable,
+            Class::RateLimited => Reason::RateLimited,
+            Class::CreditsExhausted => Reason::CreditsExhausted,
+            Class::Unauthorized => Reason::Unauthorized,
+            Class::Rejected => Reason::Rejected,
+            Class::OutcomeUnknown => Reason::OutcomeUnknown,
+        }
+    }
+}
+
+/// Why the steps of a plan were left before their end.
+enum Halt {
+    Replan,
+    Failed(Failure),
+}
+
+impl From<LogError> for Halt {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Conflict => Self::Replan,
+            LogError::Unavailable(_) => Self::Failed(Failure::Log(error)),
+        }
+    }
+}
+
+impl From<ApiError> for Halt {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(Failure::Api(error))
+    }
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// An executor over two ports. `new_id` must give a fresh id at every call.
+    pub fn new(
+        api: Arc<dyn LicenseApi>,
+        log: Arc<dyn AttemptLog>,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+        new_id: impl Fn() -> AttemptId + Send + Sync + 'static,
+    ) -> Self {
+        Self { api, log, clock, policy, new_id: Box::new(new_id), first_seen: Mutex::default() }
+    }
+
+    /// The policy that plans are made by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Plans and performs until the grant is as declared, must wait, or a call fails.
+    ///
+    /// Dropping the future anywhere is a crash at that place, and safe.
+    pub async fn advance(&self, grant: &Grant, priority: Priority) -> Report {
+        let id = GrantId::of(&grant.purchase);
+        let mut listings = BTreeMap::new();
+        let mut last = Plan::default();
+        for _ in 0..MOST_ROUNDS {
+            let record = match self.log.load(&id).await {
+                Ok(record) => record,
+                Err(error) => return stopped(last, Failure::Log(error)),
+            };
+            let first_seen = self.see(&record);
+            let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen };
+            let plan = plan(grant, &observed, &self.policy, self.clock.now());
+            if plan.steps.is_empty() {
+                return Report { licenses: plan.licenses, again: plan.again, failure: None };
+            }
+            let round = Round { executor: self, id: &id, record: &record, priority };
+            match round.perform(&plan.steps, &mut listings).await {
+                Ok(()) | Err(Halt::Replan) => last = plan,
+                Err(Halt::Failed(failure)) => return stopped(plan, failure),
+            }
+        }
+        stopped(last, Failure::Endless)
+    }
+
+    /// Remembers when each open attempt was first seen, and forgets those that are settled.
+    fn see(&self, record: &Record) -> BTreeMap<AttemptId, Moment> {
+        let now = self.clock.now().moment;
+        let mut seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = BTreeMap::new();
+        for attempt in &record.attempts {
+            if attempt.outcome == Outcome::Open {
+                open.insert(attempt.id.clone(), *seen.entry(attempt.id.clone()).or_insert(now));
+            } else {
+                seen.remove(&attempt.id);
+            }
+        }
+        open
+    }
+}
+
+fn stopped(plan: Plan, failure: Failure) -> Report {
+    let wish = match &failure {
+        Failure::Api(error) => error.retry_after,
+        Failure::Log(_) | Failure::Endless => None,
+    };
+    let told = |reason| if reason == Reason::Issuing { failure.reason() } else { reason };
+    let licenses = plan.licenses.into_iter().map(|(name, reason)| (name, told(reason))).collect();
+    Report { licenses, again: wish, failure: Some(failure) }
+}
+
+/// One plan being performed.
+struct Round<'a> {
+    executor: &'a Executor,
+    id: &'a GrantId,
+    record: &'a Record,
+    priority: Priority,
+}
+
+impl Round<'_> {
+    /// Performs the steps in order. One that fails does not keep the others from going on, but ends the round.
+    async fn perform(
+        &self,
+        steps: &[Step],
+        listings: &mut BTreeMap<AppId, Arc<Listing>>,
+    ) -> Result<(), Halt> {
+        let mut failed = None;
+        for (index, step) in steps.iter().enumerate() {
+            match self.step(index, step, listings).await {
+                Ok(()) => {}
+                Err(Halt::Replan) => return Err(Halt::Replan),
+                Err(Halt::Failed(failure)) => failed = failed.or(Some(failure)),
+            }
+        }
+        failed.map_or(Ok(()), |failure| Err(Halt::Failed(failure)))
+    }
+
+    async fn step(
+        &self,
+        index: usize,
+        step: &Step,
+        listings: &mut BTreeMap<AppId, Arc<Listing>>,
+    ) -> Result<(), Halt> {
+        let Executor { api, log, .. } = self.executor;
+        match step {
+            // One create a round: the next one needs the version that this one leaves.
+            Step::Create(name, generation, order) if index == 0 => {
+                self.create(name, *generation, order).await?;
+                Err(Halt::Replan)
+            }
+            Step::Create(..) => Ok(()),
+            Step::Settle(attempt, outcome) => Ok(log.settle(self.id, attempt, outcome).await?),
+            Step::Adopt(kept) => Ok(log.keep(self.id, kept).await?),
+            Step::NoteRevokedElsewhere(key) => self.note(key, KeptState::RevokedElsewhere).await,
+            Step::Revoke(key, Revocation::Surplus) => Ok(api.revoke(key, self.priority).await?),
+            Step::Revoke(key, Revocation::Declared(cause)) => self.revoke(key, *cause).await,
+            Step::Reinstate(key) => {
+                self.note(key, KeptState::Reinstating).await?;
+                api.reinstate(key, self.priority).await?;
+                self.note(key, KeptState::Live).await
+            }
+            Step::Extend(key, expires_at) => {
+                api.extend(key, *expires_at, self.priority).await?;
+                Ok(log.note(self.id, &key.fingerprint(), &Change::Expiry(*expires_at)).await?)
+            }
+            Step::Watched(attempt, at) => Ok(log.watched(self.id, attempt, *at).await?),
+            Step::Look(app, not_before) => {
+                let listing = api.list(app, *not_before, self.priority).await?;
+                listings.insert(app.clone(), listing);
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&self, name: &LicenseName, generation: u32, order: &CreateLicense) -> Result<(), Halt> {
+        let Executor { api, log, clock, .. } = self.executor;
+        api.reserve_create(self.priority).await?;
+        let now = clock.now();
+        let attempt = Attempt {
+            id: (self.executor.new_id)(),
+            name: name.clone(),
+            generation,
+            opened_at: now.wall,
+            clock_offset: api.clock_offset(),
+            outcome: Outcome::Open,
+            watched_at: None,
+        };
+        log.open(self.id, self.record.version, &attempt).await?;
+        self.executor
+            .first_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(attempt.id.clone(), now.moment);
+        if clock.now().moment > now.moment.plus(SEND_WITHIN) {
+            log.settle(self.id, &attempt.id, &Outcome::NotSent).await?;
+            return Ok(());
+        }
+        match api.create(order).await {
+            Ok(license) => {
+                let at = clock.now().wall;
+                let kept = Kept {
+                    name: name.clone(),
+                    generation,
+                    key: license.key,
+                    app_id: license.app_id,
+                    slots: license.slots,
+                    created_at: license.created_at,
+                    expires_at: license.expires_at,
+                    attempt: Some(attempt.id.clone()),
+                    state: KeptState::Live,
+                };
+                log.keep(self.id, &kept).await?;
+                Ok(log.settle(self.id, &attempt.id, &Outcome::Answered { at }).await?)
+            }
+            Err(error) => {
+                let outcome = match error.class {
+                    // The attempt stays open; the next plan looks for what it may have made.
+                    Class::OutcomeUnknown => return Ok(()),
+                    Class::Transient => Outcome::NotSent,
+                    Class::RateLimited | Class::CreditsExhausted | Class::Unauthorized | Class::Rejected => {
+                        Outcome::Refused
+                    }
+                };
+                log.settle(self.id, &attempt.id, &outcome).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn revoke(&self, key: &LicenseKey, cause: crate::grant::Cause) -> Result<(), Halt> {
+        let state = self.record.licenses.iter().find(|kept| kept.key == *key).map(|kept| kept.state);
+        let at = if let Some(KeptState::Revoking { at, .. }) = state {
+            at
+        } else {
+            let at = self.executor.clock.now().wall;
+            self.note(key, KeptState::Revoking { at, cause }).await?;
+            at
+        };
+        self.executor.api.revoke(key, self.priority).await?;
+        self.note(key, KeptState::Revoked { at, cause }).await
+    }
+
+    async fn note(&self, key: &LicenseKey, state: KeptState) -> Result<(), Halt> {
+        Ok(self.executor.log.note(self.id, &key.fingerprint(), &Change::State(state)).await?)
+    }
+}

@@ -82,7 +82,14 @@ mod tests {
 
     #[test]
     fn foreign_labels_are_not_ours() {
-        for text in ["", "VIP", "Stripe session ", "Stripe session cs_1 #main", "Stripe sub cs_1", "Stripe session cs_1 ~1"] {
+        for text in [
+            "",
+            "VIP",
+            "Stripe session ",
+            "Stripe session cs_1 #main",
+            "Stripe sub cs_1",
+            "Stripe session cs_1 ~1",
+        ] {
             assert_eq!(Label::read(text), None, "{text:?}");
         }
     }

@@ -25,7 +25,7 @@ pub mod terms;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-// pub use entitle::entitle;
+pub use entitle::entitle;
 pub use grant::{Desired, DesiredState, Grant, GrantId, Hand, LicenseName, Standing};
 pub use label::Label;
 pub use license::{AppId, License, LicenseKey, LicenseStatus, Slots};

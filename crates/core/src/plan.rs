@@ -1,0 +1,465 @@
+//! From which licenses should exist and which do, the calls to make next.
+//!
+//! # The five laws
+//! 1. **Revoke only** what a Stripe fact or a hand says, or a surplus that one of our own recorded attempts made, its
+//!    `createdAt` inside that attempt's window. A surplus that we did not make is for a person to decide.
+//! 2. **Never re-activate** what we did not revoke.
+//! 3. **Absence is never evidence** in a listing that is empty because it is incomplete.
+//! 4. **No create without proof** that none exists, unless the purchase is fresh and no attempt is open.
+//! 5. **Every rule-made revocation passes the budget**; hands and surplus of our own attempts are exempt.
+//!
+//! A plan is a value with no choice left for run time. [`crate::execute`] performs it and asks for the next one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::grant::{Cause, Desired, DesiredState, Expiry, Grant, LicenseName};
+use crate::label::Label;
+use crate::license::{AppId, Fingerprint, License, LicenseKey, LicenseStatus};
+use crate::port::{
+    Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Moment, Now, Outcome, Record,
+};
+use crate::reason::Reason;
+
+/// The times and limits that plans are made by.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How long after this process first saw an open attempt a listing's silence about it counts.
+    ///
+    /// The assumption: a request's time and the listing's lag together stay below it.
+    pub quarantine: Duration,
+    /// A purchase older than this is looked for before it is created.
+    pub look_before_create_after: SignedDuration,
+    /// How far clocks may be apart after AuthForge's `Date` is taken into account. More only makes us keep what we made.
+    pub skew: SignedDuration,
+    /// Rule-made revocations an hour.
+    pub revocation_budget: u32,
+    /// Looks for what attempts made besides happen at multiples of this, so that one listing serves many.
+    pub watch_grid: SignedDuration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            quarantine: Duration::from_secs(90),
+            look_before_create_after: SignedDuration::from_mins(15),
+            skew: SignedDuration::from_secs(3),
+            revocation_budget: 100,
+            watch_grid: SignedDuration::from_mins(5),
+        }
+    }
+}
+
+/// When an attempt is looked after, from its opening: once soon if its answer came, and on for a day if it did not.
+const WATCH_CLEAR: &[SignedDuration] = &[SignedDuration::from_mins(5)];
+const WATCH_UNCLEAR: &[SignedDuration] =
+    &[SignedDuration::from_mins(5), SignedDuration::from_hours(1), SignedDuration::from_hours(24)];
+
+/// Looks within the quarantine: a lost license is adopted as soon as it shows.
+const LOOKS: &[Duration] =
+    &[Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
+
+/// Until the next look after a listing that stopped early.
+const BRIEFLY: Duration = Duration::from_secs(5);
+
+/// Expiries closer than this are the same: AuthForge may keep whole seconds.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(1);
+
+impl Policy {
+    /// When a license must have been created to be this attempt's work, by AuthForge's clock.
+    fn window(&self, attempt: &Attempt) -> Option<(Timestamp, Timestamp)> {
+        let quarantine = SignedDuration::try_from(self.quarantine).unwrap_or(SignedDuration::MAX);
+        let last = match attempt.outcome {
+            Outcome::Answered { at } => at,
+            Outcome::Open | Outcome::Found | Outcome::Absent => later(attempt.opened_at, quarantine),
+            Outcome::NotSent | Outcome::Refused => return None,
+        };
+        let here = |at: Timestamp| later(at, attempt.clock_offset);
+        Some((later(here(attempt.opened_at), -self.skew), later(here(last), self.skew)))
+    }
+
+    /// The next time to look after an attempt, if ever.
+    pub fn next_watch(&self, attempt: &Attempt) -> Option<Timestamp> {
+        let schedule = match attempt.outcome {
+            Outcome::Answered { .. } => WATCH_CLEAR,
+            Outcome::Found | Outcome::Absent => WATCH_UNCLEAR,
+            Outcome::Open | Outcome::NotSent | Outcome::Refused => return None,
+        };
+        let due = schedule.iter().map(|after| self.on_grid(later(attempt.opened_at, *after)));
+        match attempt.watched_at {
+            None => due.min(),
+            Some(watched) => due.filter(|due| *due > watched).min(),
+        }
+    }
+
+    fn on_grid(&self, at: Timestamp) -> Timestamp {
+        let grid = self.watch_grid.as_secs().max(1);
+        let second = at.as_second();
+        Timestamp::from_second(second.saturating_add(grid - 1).div_euclid(grid).saturating_mul(grid))
+            .unwrap_or(at)
+    }
+}
+
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+/// What was observed before planning.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// What is on record.
+    pub record: &'a Record,
+    /// What AuthForge listed since this round of work began.
+    pub listings: &'a BTreeMap<AppId, Arc<Listing>>,
+    /// When this process first saw each open attempt.
+    pub first_seen: &'a BTreeMap<AttemptId, Moment>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The calls and writes, in order.
+    pub steps: Vec<Step>,
+    /// Where each license stands.
+    pub licenses: Vec<(LicenseName, Reason)>,
+    /// How long to wait before planning again, if nothing happens.
+    pub again: Option<Duration>,
+}
+
+/// One call or write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write down what became of an attempt.
+    Settle(AttemptId, Outcome),
+    /// Keep a license that was found at AuthForge.
+    Adopt(Kept),
+    /// Write down that somebody else revoked a kept license.
+    NoteRevokedElsewhere(LicenseKey),
+    /// Revoke a license: a kept one, or a surplus that we made.
+    Revoke(LicenseKey, Revocation),
+    /// Bring back a license that we revoked, or that a hand wants back.
+    Reinstate(LicenseKey),
+    /// Set a license's expiry.
+    Extend(LicenseKey, Option<Timestamp>),
+    /// Write down that an attempt was looked after.
+    Watched(AttemptId, Timestamp),
+    /// Create a license.
+    Create(LicenseName, u32, CreateLicense),
+    /// List an app's licenses; more cannot be decided before.
+    Look(AppId, Moment),
+}
+
+/// Why a license is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// It is the kept one, and the grant says so.
+    Declared(Cause),
+    /// It is besides the kept one, and an attempt of ours made it.
+    Surplus,
+}
+
+/// Plans the next steps for one grant. Total, and the same for the same arguments.
+///
+/// A grant that is as it should be gets an empty plan.
+pub fn plan(grant: &Grant, observed: &Observed<'_>, policy: &Policy, now: Now) -> Plan {
+    let mut planner =
+        Planner { grant, observed, policy, now, plan: Plan::default(), looks: BTreeMap::new(), spent: 0 };
+    for desired in &grant.licenses {
+        let reason = planner.license(desired);
+        planner.plan.licenses.push((desired.name.clone(), reason));
+    }
+    let looks = std::mem::take(&mut planner.looks);
+    planner.plan.steps.extend(looks.into_iter().map(|(app, not_before)| Step::Look(app, not_before)));
+    // Buyers first; and a create is fenced by the version that was read, which every other write moves.
+    planner.plan.steps.sort_by_key(|step| !matches!(step, Step::Create(..)));
+    planner.plan
+}
+
+struct Planner<'a> {
+    grant: &'a Grant,
+    observed: &'a Observed<'a>,
+    policy: &'a Policy,
+    now: Now,
+    plan: Plan,
+    looks: BTreeMap<AppId, Moment>,
+    spent: u32,
+}
+
+impl<'a> Planner<'a> {
+    fn license(&mut self, desired: &'a Desired) -> Reason {
+        let label = Label::new(&self.grant.purchase, &desired.name, desired.generation);
+        let listing = self.observed.listings.get(&desired.app_id).map(AsRef::as_ref);
+        let rows = listing.map_or(&[][..], |listing| listing.labeled(&label));
+        let record = self.observed.record;
+        let mine = |name: &LicenseName, generation| *name == desired.name && generation == desired.generation;
+        let attempts: Vec<&Attempt> =
+            record.attempts.iter().filter(|a| mine(&a.name, a.generation)).collect();
+        let kept = record.licenses.iter().find(|kept| mine(&kept.name, kept.generation));
+
+        let unit = Unit { desired, label, listing, rows, attempts };
+        match kept {
+            Some(kept) => {
+                let settle = unit.open().map(|attempt| Step::Settle(attempt.id.clone(), Outcome::Found));
+                self.plan.steps.extend(settle);
+                let foreign = self.surplus(&unit, kept);
+                self.watch(&unit);
+                match self.kept(&unit, kept) {
+                    Reason::Issued if foreign => Reason::DuplicateLicenses,
+                    Reason::Issued if kept.attempt.is_none() => Reason::Adopted,
+                    reason => reason,
+                }
+            }
+            None => self.missing(&unit),
+        }
+    }
+
+    /// No key is kept: find one, wait for one, or make one.
+    fn missing(&mut self, unit: &Unit<'_>) -> Reason {
+        if let Some(found) = unit.best() {
+            // Told by its time; failing that (clocks), a license that appears while our own attempt is unclear is ours:
+            // the worse mistake is a buyer who never gets the mail.
+            let maker = unit.maker(found, self.policy).or_else(|| unit.unclear().next());
+            let attempt = maker.map(|attempt| attempt.id.clone());
+            self.plan.steps.push(Step::Adopt(unit.adopted(found, attempt)));
+            return Reason::Adopted;
+        }
+        let open: Vec<&Attempt> = unit.open().collect();
+        if !open.is_empty() {
+            return self.unclear(unit, &open);
+        }
+        self.watch(unit);
+        if unit.desired.state != DesiredState::Active {
+            return unit.desired.reason;
+        }
+        if unit.desired.expires_at.is_some_and(|end| end <= self.now.wall) {
+            return Reason::Expired;
+        }
+        if self.fresh() || unit.listing.is_some_and(Listing::is_complete) {
+            self.plan.steps.push(unit.create());
+        } else {
+            self.look(unit, self.now.moment);
+        }
+        Reason::Issuing
+    }
+
+    /// An attempt is open and nothing shows: law 4 until a listing counts.
+    fn unclear(&mut self, unit: &Unit<'_>, open: &[&Attempt]) -> Reason {
+        let mut waiting = None;
+        for attempt in open {
+            let seen = self.observed.first_seen.get(&attempt.id).copied().unwrap_or(self.now.moment);
+            let counts_from = seen.plus(self.policy.quarantine);
+            let proof = unit
+                .listing
+                .is_some_and(|listing| listing.is_complete() && listing.begun_at() >= counts_from);
+            if proof {
+                self.plan.steps.push(Step::Settle(attempt.id.clone(), Outcome::Absent));
+            } else {
+                waiting = Some(waiting.map_or(seen, |first: Moment| first.max(seen)));
+            }
+        }
+        if let Some(seen) = waiting {
+            self.look_within_quarantine(unit, seen);
+        }
+        Reason::OutcomeUnknown
+    }
+
+    /// Looks at once, then ever less often, then when the quarantine is over.
+    fn look_within_quarantine(&mut self, unit: &Unit<'_>, seen: Moment) {
+        let quarantine = self.policy.quarantine;
+        let waits = LOOKS.iter().copied().filter(|wait| *wait < quarantine).chain([quarantine]);
+        let (past, coming): (Vec<Moment>, Vec<Moment>) =
+            waits.map(|wait| seen.plus(wait)).partition(|due| *due <= self.now.moment);
+        let due = past.last().copied().unwrap_or(seen);
+        if unit.listing.is_some_and(|listing| listing.begun_at() >= due) {
+            self.wait(coming.first().map_or(BRIEFLY, |next| next.since(self.now.moment)));
+        } else {
+            self.look(unit, due);
+        }
+    }
+
+    /// A key is kept: bring it to its declared state and expiry.
+    fn kept(&mut self, unit: &Unit<'_>, kept: &Kept) -> Reason {
+        let listed = unit.rows.iter().find(|row| row.key == kept.key).map(|row| row.status);
+        if listed == Some(LicenseStatus::Revoked) && kept.state == KeptState::Live {
+            self.plan.steps.push(Step::NoteRevokedElsewhere(kept.key.clone()));
+            return Reason::RevokedElsewhere;
+        }
+        let by_hand = unit.desired.cause == Cause::Hand;
+        match (unit.desired.state, kept.state) {
+            (DesiredState::Active, KeptState::Live) => self.expiry(unit, kept),
+            (DesiredState::Active, KeptState::RevokedElsewhere) if !by_hand => Reason::RevokedElsewhere,
+            (DesiredState::Active, _) => {
+                self.plan.steps.push(Step::Reinstate(kept.key.clone()));
+                Reason::Issuing
+            }
+            (_, KeptState::Revoked { .. } | KeptState::RevokedElsewhere) => unit.desired.reason,
+            (_, KeptState::Revoking { cause, .. }) => {
+                self.plan.steps.push(Step::Revoke(kept.key.clone(), Revocation::Declared(cause)));
+                unit.desired.reason
+            }
+            (_, KeptState::Live | KeptState::Reinstating) => self.revoke(unit, kept),
+        }
+    }
+
+    fn revoke(&mut self, unit: &Unit<'_>, kept: &Kept) -> Reason {
+        let cause = unit.desired.cause;
+        if cause == Cause::Rule {
+            let spent = self.observed.record.recent_revocations.saturating_add(self.spent);
+            if spent >= self.policy.revocation_budget {
+                self.wait(Duration::from_secs(60));
+                return Reason::RevocationHeld;
+            }
+            self.spent += 1;
+        }
+        self.plan.steps.push(Step::Revoke(kept.key.clone(), Revocation::Declared(cause)));
+        unit.desired.reason
+    }
+
+    fn expiry(&mut self, unit: &Unit<'_>, kept: &Kept) -> Reason {
+        let wanted = unit.desired.expires_at;
+        // The buyer was told the expiry of the license that was made for them, by whomever.
+        let own = unit.desired.expiry == Expiry::Sold;
+        if !own && !same_time(wanted, kept.expires_at) {
+            self.plan.steps.push(Step::Extend(kept.key.clone(), wanted));
+        }
+        let end = if own { kept.expires_at } else { wanted };
+        if end.is_some_and(|end| end <= self.now.wall) { Reason::Expired } else { unit.desired.reason }
+    }
+
+    /// Revokes what our own attempts made besides the kept license; says whether there is more that we did not make.
+    fn surplus(&mut self, unit: &Unit<'_>, kept: &Kept) -> bool {
+        let mut foreign = false;
+        for row in unit.rows.iter().filter(|row| row.key != kept.key && row.status == LicenseStatus::Active) {
+            if unit.maker(row, self.policy).is_some() {
+                self.plan.steps.push(Step::Revoke(row.key.clone(), Revocation::Surplus));
+            } else {
+                foreign = true;
+            }
+        }
+        foreign
+    }
+
+    /// Keeps an eye on what attempts may have made besides.
+    fn watch(&mut self, unit: &Unit<'_>) {
+        for attempt in &unit.attempts {
+            let Some(due) = self.policy.next_watch(attempt) else { continue };
+            if due > self.now.wall {
+                self.wait(due.duration_since(self.now.wall).unsigned_abs());
+            } else if unit.listing.is_some_and(Listing::is_complete) {
+                self.plan.steps.push(Step::Watched(attempt.id.clone(), self.now.wall));
+            } else {
+                self.look(unit, self.now.moment);
+            }
+        }
+    }
+
+    /// Asks for a listing, unless this round has one that is as good as it gets now.
+    fn look(&mut self, unit: &Unit<'_>, not_before: Moment) {
+        match unit.listing {
+            Some(listing) if !listing.is_complete() => self.wait(BRIEFLY),
+            _ => {
+                let at = self.looks.entry(unit.desired.app_id.clone()).or_insert(not_before);
+                *at = (*at).max(not_before);
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.plan.again = Some(self.plan.again.map_or(time, |again| again.min(time)));
+    }
+
+    /// Whether nobody but this program can have made a license for the purchase: it has only just been paid.
+    fn fresh(&self) -> bool {
+        self.grant.paid_at.is_some_and(|paid_at| {
+            self.now.wall.duration_since(paid_at) < self.policy.look_before_create_after
+        })
+    }
+}
+
+/// One license with all that concerns it.
+struct Unit<'a> {
+    desired: &'a Desired,
+    label: Label,
+    listing: Option<&'a Listing>,
+    rows: &'a [License],
+    attempts: Vec<&'a Attempt>,
+}
+
+impl<'a> Unit<'a> {
+    fn open(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {
+        self.attempts.iter().copied().filter(|attempt| attempt.outcome == Outcome::Open)
+    }
+
+    fn unclear(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {
+        let unclear = |outcome: &Outcome| matches!(outcome, Outcome::Open | Outcome::Found | Outcome::Absent);
+        self.attempts.iter().copied().filter(move |attempt| unclear(&attempt.outcome))
+    }
+
+    /// Of several, live before revoked, then the oldest, then by key so that every process chooses the same.
+    fn best(&self) -> Option<&'a License> {
+        self.rows
+            .iter()
+            .min_by_key(|row| (row.status != LicenseStatus::Active, row.created_at, row.key.fingerprint()))
+    }
+
+    /// Our own attempt that made a license, told by its time.
+    fn maker(&self, row: &License, policy: &Policy) -> Option<&'a Attempt> {
+        self.attempts.iter().copied().find(|attempt| {
+            policy.window(attempt).is_some_and(|(from, to)| (from..=to).contains(&row.created_at))
+        })
+    }
+
+    fn adopted(&self, row: &License, attempt: Option<AttemptId>) -> Kept {
+        let state = match row.status {
+            LicenseStatus::Active => KeptState::Live,
+            LicenseStatus::Revoked => KeptState::RevokedElsewhere,
+        };
+        Kept {
+            name: self.desired.name.clone(),
+            generation: self.desired.generation,
+            key: row.key.clone(),
+            app_id: row.app_id.clone(),
+            slots: row.slots,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            attempt,
+            state,
+        }
+    }
+
+    fn create(&self) -> Step {
+        let order = CreateLicense {
+            app_id: self.desired.app_id.clone(),
+            label: self.label.clone(),
+            expires_at: self.desired.expires_at,
+            slots: self.desired.slots,
+        };
+        Step::Create(self.desired.name.clone(), self.desired.generation, order)
+    }
+}
+
+fn same_time(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.duration_since(b).abs() < SAME_TIME,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// The fingerprint of the key that a step is about, for logs.
+impl Step {
+    /// The license that the step touches, where it touches one.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Revoke(key, _)
+            | Self::Reinstate(key)
+            | Self::Extend(key, _)
+            | Self::NoteRevokedElsewhere(key) => Some(key.fingerprint()),
+            Self::Adopt(kept) => Some(kept.key.fingerprint()),
+            Self::Settle(..) | Self::Watched(..) | Self::Create(..) | Self::Look(..) => None,
+        }
+    }
+}

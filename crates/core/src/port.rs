@@ -159,7 +159,12 @@ pub trait LicenseApi: Send + Sync {
     /// Lists an app's licenses, in a listing begun at `not_before` or later. One listing serves all that wait for it.
     ///
     /// A listing that stopped early comes back incomplete; `Err` means that not even a first page was had.
-    async fn list(&self, app: &AppId, not_before: Moment, priority: Priority) -> Result<Arc<Listing>, ApiError>;
+    async fn list(
+        &self,
+        app: &AppId,
+        not_before: Moment,
+        priority: Priority,
+    ) -> Result<Arc<Listing>, ApiError>;
 
     /// Revokes a license.
     async fn revoke(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError>;
@@ -168,7 +173,12 @@ pub trait LicenseApi: Send + Sync {
     async fn reinstate(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError>;
 
     /// Sets a license's expiry to an absolute time.
-    async fn extend(&self, key: &LicenseKey, expires_at: Option<Timestamp>, priority: Priority) -> Result<(), ApiError>;
+    async fn extend(
+        &self,
+        key: &LicenseKey,
+        expires_at: Option<Timestamp>,
+        priority: Priority,
+    ) -> Result<(), ApiError>;
 
     /// How far AuthForge's clock is ahead of ours, as last heard; zero before that.
     fn clock_offset(&self) -> SignedDuration;
@@ -326,7 +336,8 @@ pub trait AttemptLog: Send + Sync {
     async fn settle(&self, grant: &GrantId, attempt: &AttemptId, outcome: &Outcome) -> Result<(), LogError>;
 
     /// Writes down a change to a kept license.
-    async fn note(&self, grant: &GrantId, fingerprint: &Fingerprint, change: &Change) -> Result<(), LogError>;
+    async fn note(&self, grant: &GrantId, fingerprint: &Fingerprint, change: &Change)
+    -> Result<(), LogError>;
 
     /// Writes down that a listing was searched for what an attempt may have made besides.
     async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError>;

@@ -147,6 +147,43 @@ pub struct SessionSnapshot {
     pub async_payment_failed: bool,
 }
 
+impl SessionSnapshot {
+    /// How final the snapshot is: 2 when money came, 1 when it never will, else 0.
+    ///
+    /// A session only ever moves up, so of two that events told, the higher is the newer whatever their times say.
+    pub fn finality(&self) -> u8 {
+        let complete = self.status == SessionStatus::Complete;
+        match self.payment_status {
+            PaymentStatus::Paid | PaymentStatus::NoPaymentRequired if complete => 2,
+            _ if self.async_payment_failed || self.status == SessionStatus::Expired => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// A session as an event told it, for installations that have no Stripe API key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldSession {
+    /// What the event's body showed.
+    pub session: SessionSnapshot,
+    /// The event's `created`, in whole seconds.
+    pub event_at: Timestamp,
+    /// The event's id, which breaks the last tie the same way in every order.
+    pub event_id: String,
+}
+
+impl ToldSession {
+    /// Of two tellings of one session the one to believe, whichever came first.
+    ///
+    /// The choice is the greatest of a total order, so any order and any repetition of the events ends the same. Within
+    /// one second the telling that does not end the purchase wins.
+    #[must_use]
+    pub fn newer(self, other: Self) -> Self {
+        let rank = |told: &Self| (told.session.finality(), told.event_at, told.event_id.clone());
+        if rank(&other) > rank(&self) { other } else { self }
+    }
+}
+
 /// `session.mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionMode {
@@ -246,7 +283,11 @@ impl LineItem {
     pub fn units(&self) -> u64 {
         match self.transform {
             Some(Transform { divide_by, round_up }) if divide_by > 0 => {
-                if round_up { self.quantity.div_ceil(divide_by) } else { self.quantity / divide_by }
+                if round_up {
+                    self.quantity.div_ceil(divide_by)
+                } else {
+                    self.quantity / divide_by
+                }
             }
             _ => self.quantity,
         }
@@ -261,7 +302,8 @@ mod tests {
     fn purchases_are_named_by_their_stripe_object() {
         assert!(matches!(PurchaseId::parse("cs_test_a1"), Ok(PurchaseId::Session(_))));
         assert!(matches!(PurchaseId::parse("sub_1"), Ok(PurchaseId::Subscription(_))));
-        for bad in ["", "cs_", "_x", "cs_a b", "cs_a\n", "pi_1", "évt_1", &format!("cs_{}", "a".repeat(94))] {
+        for bad in ["", "cs_", "_x", "cs_a b", "cs_a\n", "pi_1", "évt_1", &format!("cs_{}", "a".repeat(94))]
+        {
             assert_eq!(PurchaseId::parse(bad), Err(InvalidId), "{bad:?}");
         }
     }

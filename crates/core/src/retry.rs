@@ -8,7 +8,8 @@ use crate::port::Class;
 ///
 /// Ends at 60 s: an outage of hours must not add more than a minute to its own length.
 pub fn delay(class: Class, tries: u32) -> Duration {
-    let doubled = |first: u64| Duration::from_secs(first.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(60));
+    let doubled =
+        |first: u64| Duration::from_secs(first.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(60));
     match class {
         Class::Transient | Class::OutcomeUnknown => doubled(1),
         Class::RateLimited => doubled(2),

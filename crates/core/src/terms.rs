@@ -36,9 +36,10 @@ impl Duration {
     /// When a license that was paid at `paid_at` ends.
     pub fn end(self, paid_at: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::Days(days) => {
-                paid_at.checked_add(SignedDuration::from_hours(i64::from(days) * 24)).ok().or(Some(Timestamp::MAX))
-            }
+            Self::Days(days) => paid_at
+                .checked_add(SignedDuration::from_hours(i64::from(days) * 24))
+                .ok()
+                .or(Some(Timestamp::MAX)),
             Self::Lifetime => None,
         }
     }
@@ -67,12 +68,15 @@ pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<Licen
     let Some(app) = get(APP_ID) else {
         let orphan = [LICENSE_DURATION, MAX_HWID_SLOTS].into_iter().find(|key| metadata.contains_key(*key));
         return match orphan {
-            Some(key) => Err(bad(format!("metadata has '{key}' but no '{APP_ID}'; add it and replay the event"))),
+            Some(key) => {
+                Err(bad(format!("metadata has '{key}' but no '{APP_ID}'; add it and replay the event")))
+            }
             None => Ok(None),
         };
     };
-    let app_id = AppId::parse(app)
-        .ok_or_else(|| bad(format!("metadata '{APP_ID}' is not an app id; set it to the UUID of your AuthForge app")))?;
+    let app_id = AppId::parse(app).ok_or_else(|| {
+        bad(format!("metadata '{APP_ID}' is not an app id; set it to the UUID of your AuthForge app"))
+    })?;
     let duration = match get(LICENSE_DURATION) {
         None => Duration::Lifetime,
         Some(text) => parse_duration(text).ok_or_else(|| {
@@ -84,8 +88,9 @@ pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<Licen
     };
     let slots = match get(MAX_HWID_SLOTS) {
         None => Slots::Limited(1),
-        Some(text) => parse_slots(text)
-            .ok_or_else(|| bad(format!("metadata '{MAX_HWID_SLOTS}' must be a number from 1 to {}", Slots::MOST)))?,
+        Some(text) => parse_slots(text).ok_or_else(|| {
+            bad(format!("metadata '{MAX_HWID_SLOTS}' must be a number from 1 to {}", Slots::MOST))
+        })?,
     };
     Ok(Some(LicenseTerms { app_id, duration, slots }))
 }
@@ -101,7 +106,11 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 fn parse_slots(text: &str) -> Option<Slots> {
     let slots = digits(text)?;
-    (1..=u32::from(Slots::MOST)).contains(&slots).then(|| u8::try_from(slots).ok()).flatten().map(Slots::Limited)
+    (1..=u32::from(Slots::MOST))
+        .contains(&slots)
+        .then(|| u8::try_from(slots).ok())
+        .flatten()
+        .map(Slots::Limited)
 }
 
 /// `str::parse` would take `+5`.
@@ -131,7 +140,10 @@ mod tests {
             read(&[(APP_ID, " app-1 "), (LICENSE_DURATION, "365"), (MAX_HWID_SLOTS, "16")]),
             terms(Duration::Days(365), Slots::Limited(16))
         );
-        assert_eq!(read(&[(APP_ID, "app-1"), (LICENSE_DURATION, "30d")]), terms(Duration::Days(30), Slots::Limited(1)));
+        assert_eq!(
+            read(&[(APP_ID, "app-1"), (LICENSE_DURATION, "30d")]),
+            terms(Duration::Days(30), Slots::Limited(1))
+        );
         assert_eq!(
             read(&[(APP_ID, "app-1"), (LICENSE_DURATION, "Lifetime")]),
             terms(Duration::Lifetime, Slots::Limited(1))

@@ -1,0 +1,201 @@
+//! Stops the process before and after every port call, under every fault and every pair of faults, and restarts it.
+//!
+//! What counts is the truth at AuthForge and the keys that were ever kept, because a kept key may have been delivered:
+//! one of them per unit, live, and nothing else of our making alive.
+
+use std::time::Duration;
+
+use grantsmith_core::license::LicenseStatus;
+use grantsmith_core::port::Clock;
+use grantsmith_core::testing::{Fault, World, grant};
+use grantsmith_core::{Grant, GrantId, Reason};
+
+const FAULTS: [Option<Fault>; 7] = [
+    None,
+    Some(Fault::LostBefore),
+    Some(Fault::LostAfter),
+    Some(Fault::Duplicated),
+    Some(Fault::Delayed(Duration::from_secs(40))),
+    Some(Fault::FailedAfterCommit),
+    Some(Fault::TooMany),
+];
+
+const LAGS: [Duration; 2] = [Duration::ZERO, Duration::from_secs(45)];
+
+fn paid_now(world: &World, units: u32) -> Grant {
+    grant("cs_test_crash").units(units).paid(world.clock.now().wall).build().expect("grant")
+}
+
+/// The promise, checked against the truth.
+fn assert_kept_promise(world: &World, wanted: &Grant, script: &str) {
+    let keys = world.log.keys(&GrantId::of(&wanted.purchase));
+    let live = world.api.truth(|truth| {
+        let live = truth.licenses.iter().filter(|license| license.status == LicenseStatus::Active);
+        live.map(|license| license.key.clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(keys.len(), wanted.licenses.len(), "one key kept a unit: {script}");
+    assert_eq!(live.len(), wanted.licenses.len(), "surplus of our own attempts is gone: {script}");
+    assert!(keys.iter().all(|key| live.contains(key)), "the kept keys are the live ones: {script}");
+}
+
+/// Runs one script with a crash at `point`, and tells how many places there were.
+fn play(faults: [Option<Fault>; 2], lag: Duration, units: u32, point: Option<usize>) -> usize {
+    let script = format!("{faults:?}, lag {lag:?}, {units} units, stopped at {point:?}");
+    let world = World::new();
+    world.api.lag(lag);
+    world.api.script(faults);
+    let wanted = paid_now(&world, units);
+    world.crash.arm(point);
+    let report = world.settle(&wanted).unwrap_or_else(|| panic!("comes to rest: {script}"));
+    assert!(report.licenses.iter().all(|(_, reason)| *reason == Reason::Issued), "{report:?}: {script}");
+    assert_kept_promise(&world, &wanted, &script);
+    world.crash.passed()
+}
+
+#[test]
+fn every_crash_under_every_pair_of_faults_leaves_one_live_key_a_unit() {
+    let scripts: usize = std::thread::scope(|scope| {
+        let threads = FAULTS.map(|first| {
+            scope.spawn(move || FAULTS.map(|second| crash_everywhere([first, second])).iter().sum::<usize>())
+        });
+        threads.into_iter().map(|thread| thread.join().expect("kept its promise")).sum()
+    });
+    assert!(scripts > 10_000, "{scripts} scripts");
+}
+
+fn crash_everywhere(faults: [Option<Fault>; 2]) -> usize {
+    let mut scripts = 0;
+    for lag in LAGS {
+        let places = play(faults, lag, 1, None);
+        assert!(places > 8, "a purchase passes load, open, create, keep and settle");
+        for point in 0..places {
+            play(faults, lag, 1, Some(point));
+        }
+        scripts += places;
+    }
+    scripts
+}
+
+#[test]
+fn every_crash_in_a_purchase_of_three_leaves_three_live_keys() {
+    for fault in FAULTS {
+        let places = play([None, fault], LAGS[1], 3, None);
+        for point in 0..places {
+            play([None, fault], LAGS[1], 3, Some(point));
+        }
+    }
+}
+
+#[test]
+fn crashing_twice_is_no_worse() {
+    for fault in FAULTS {
+        for first in 0..16 {
+            for second in 0..16 {
+                let world = World::new();
+                world.api.script([fault]);
+                let wanted = paid_now(&world, 1);
+                for point in [first, second] {
+                    world.crash.arm(Some(point));
+                    let _ = world.round(&world.process(), &wanted);
+                }
+                world.crash.arm(None);
+                world.settle(&wanted).expect("comes to rest");
+                assert_kept_promise(&world, &wanted, &format!("{fault:?}, stopped at {first} and {second}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn two_processes_at_once_make_one_key() {
+    // Stop one process at each place, run another to the end, then let nothing of the first come back.
+    for point in 0..16 {
+        let world = World::new();
+        let wanted = paid_now(&world, 1);
+        world.crash.arm(Some(point));
+        let _ = world.round(&world.process(), &wanted);
+        world.crash.arm(None);
+        let other = world.process();
+        let report = world.round(&other, &wanted).expect("runs");
+        let made = world.api.truth(|truth| truth.licenses.len());
+        assert!(made <= 1, "{made} keys after {report:?}, stopped at {point}");
+        world.settle(&wanted).expect("comes to rest");
+        assert_kept_promise(&world, &wanted, &format!("stopped at {point}"));
+    }
+}
+
+#[test]
+fn a_stale_record_cannot_open_an_attempt() {
+    let world = World::new();
+    let wanted = paid_now(&world, 1);
+    let id = GrantId::of(&wanted.purchase);
+    // Somebody writes between this process's read and its open: at place 2 the read is over and the open not begun.
+    world.crash.arm(Some(2));
+    assert!(world.round(&world.process(), &wanted).is_none());
+    world.log.edit(&id, |_| {});
+    world.settle(&wanted).expect("comes to rest");
+    assert_kept_promise(&world, &wanted, "a stale record");
+}
+
+#[test]
+fn a_create_that_slept_past_its_deadline_is_not_sent() {
+    // `open` returns after the machine slept for an hour: another process may have looked and created since.
+    let world = World::new();
+    let wanted = paid_now(&world, 1);
+    world.log.sleep_in_open(Duration::from_secs(3_600));
+    world.settle(&wanted).expect("comes to rest");
+    assert_eq!(world.api.truth(|truth| truth.creates), 1, "the slept-over attempt sent nothing");
+    assert_kept_promise(&world, &wanted, "slept");
+}
+
+#[test]
+fn a_lag_below_the_quarantine_never_makes_a_second_key() {
+    // The stated assumption, on its good side: the time of the request and the lag together stay below 90 s.
+    for (delay, lag) in [(0, 89), (9, 80), (44, 45), (89, 0)] {
+        let world = World::new();
+        world.api.lag(Duration::from_secs(lag));
+        world.api.script([Some(Fault::Delayed(Duration::from_secs(delay)))]);
+        let wanted = paid_now(&world, 1);
+        world.settle(&wanted).expect("comes to rest");
+        assert_eq!(world.api.truth(|truth| truth.creates), 1, "delay {delay}, lag {lag}");
+        assert_eq!(world.api.truth(|truth| truth.licenses.len()), 1, "delay {delay}, lag {lag}");
+    }
+}
+
+#[test]
+fn a_lag_beyond_the_quarantine_costs_a_key_that_the_watch_list_revokes() {
+    // The bad side: a second key is made. Its attempt is on record, so the watch list finds and revokes the first.
+    for lag in [91, 200, 3_000] {
+        let world = World::new();
+        world.api.lag(Duration::from_secs(lag));
+        world.api.script([Some(Fault::LostAfter)]);
+        let wanted = paid_now(&world, 1);
+        world.settle(&wanted).expect("comes to rest");
+        assert_eq!(world.api.truth(|truth| truth.licenses.len()), 2, "lag {lag}");
+        assert_kept_promise(&world, &wanted, &format!("lag {lag}"));
+    }
+}
+
+#[test]
+fn a_request_executed_after_the_quarantine_is_left_for_a_person() {
+    // Beyond the assumption in the other way: nobody can prove that this key is ours, so law 1 keeps us from revoking it.
+    let world = World::new();
+    world.api.script([Some(Fault::Delayed(Duration::from_secs(400)))]);
+    let wanted = paid_now(&world, 1);
+    let process = world.process();
+    let mut seen = Vec::new();
+    for _ in 0..50 {
+        let report = world.round(&process, &wanted).expect("runs");
+        seen.extend(report.licenses.into_iter().map(|(_, reason)| reason));
+        match report.again {
+            Some(wait) => world.clock.advance(wait),
+            None => break,
+        }
+    }
+    assert!(seen.contains(&Reason::DuplicateLicenses), "{seen:?}");
+    assert_eq!(world.log.keys(&GrantId::of(&wanted.purchase)).len(), 1, "one key was delivered");
+    assert_eq!(
+        world.api.truth(|truth| truth.licenses.iter().filter(|l| l.status == LicenseStatus::Active).count()),
+        2
+    );
+}
