@@ -1,5 +1,7 @@
 //! The decision table of one-time purchases, for a seller to read: what Stripe says, and what the buyer then has.
 
+#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

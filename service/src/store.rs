@@ -1,0 +1,563 @@
+//! The record: events, snapshots, decisions, attempts, keys, deliveries.
+//!
+//! [`Store`] is the contract that every engine passes (`tests/store_contract.rs`). [`open`] chooses the engine by URL.
+//!
+//! # What a caller may rely on
+//! - A write that returned `Ok` survives the loss of power that follows it. Writes that wait together share one commit.
+//! - One method is one transaction: after a crash all of it is there, or nothing.
+//! - [`Error::Unavailable`] means that nothing was written and the same call may go better later: disk full, file locked.
+//! - Everything is found again by time and id alone. There are no queues in memory: what is due is a row with a time.
+
+mod sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use grantsmith_core::grant::{Hand, LicenseName};
+use grantsmith_core::license::LicenseKey;
+use grantsmith_core::port::{AttemptLog, Clock, Kept};
+use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
+use grantsmith_core::terms::LicenseTerms;
+use grantsmith_core::{AppId, Desired, GrantId, Reason};
+use jiff::Timestamp;
+
+use grantsmith_authforge::LabelCache;
+
+/// Why the record could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Not now: nothing was written.
+    #[error("the record cannot be had now: {0}")]
+    Unavailable(String),
+    /// Another process has the record open.
+    #[error("'{0}' is in use by another process; stop it, or give this one a record of its own with --database-url")]
+    InUse(PathBuf),
+    /// The URL names no engine.
+    #[error("{0}")]
+    BadUrl(String),
+    /// The record was written by a later version.
+    #[error("the record is of schema {found}, this program knows {known}; start the version that wrote it, or a later one")]
+    TooNew {
+        /// What was found.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// Something is there that this program cannot have written.
+    #[error("the record is damaged: {0}")]
+    Damaged(String),
+}
+
+/// What a Stripe object is, as far as dirty marks and snapshots tell kinds apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    /// `checkout.session`
+    Session,
+    /// `payment_intent`
+    PaymentIntent,
+    /// `charge`
+    Charge,
+    /// Anything else.
+    Other,
+}
+
+/// A Stripe object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Object {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Its id.
+    pub id: StripeId,
+}
+
+/// What was made of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventState {
+    /// Recorded; its object is, or will be, looked at.
+    Pending,
+    /// Its object was looked at after it, and decided.
+    Handled,
+    /// Its purchase waits for a person.
+    Parked,
+    /// It changes nothing.
+    Ignored,
+}
+
+/// An event to record.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// `evt_…`
+    pub id: String,
+    /// Such as `checkout.session.completed`.
+    pub kind: String,
+    /// Stripe's `created`.
+    pub created: Timestamp,
+    /// When it reached us.
+    pub received: Timestamp,
+    /// Stripe's mode.
+    pub livemode: bool,
+    /// The version that shaped it.
+    pub api_version: Option<String>,
+    /// The id of what it tells of, whatever that is.
+    pub object_id: Option<String>,
+    /// The object to look at because of it. A session is marked dirty; anything else marks the session that it is linked
+    /// to, or waits as an orphan until a link comes.
+    pub signal: Option<Object>,
+    /// [`EventState::Pending`] or [`EventState::Ignored`].
+    pub state: EventState,
+    /// Why it is ignored.
+    pub reason: Option<Reason>,
+    /// The raw bytes.
+    pub body: Bytes,
+}
+
+/// What recording an event found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is new, and kept.
+    New,
+    /// It was kept before; what was made of it then.
+    Duplicate(EventState, Option<Reason>),
+}
+
+/// An event on record.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// `evt_…`
+    pub id: String,
+    /// Such as `checkout.session.completed`.
+    pub kind: String,
+    /// Stripe's `created`.
+    pub created: Timestamp,
+    /// When it first reached us.
+    pub received: Timestamp,
+    /// Stripe's mode.
+    pub livemode: bool,
+    /// The version that shaped it.
+    pub api_version: Option<String>,
+    /// The id of what it tells of.
+    pub object_id: Option<String>,
+    /// What was made of it.
+    pub state: EventState,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// What the seller can do about it.
+    pub detail: Option<String>,
+    /// The purchase that it belongs to, once known.
+    pub purchase: Option<PurchaseId>,
+    /// The raw bytes; gone once their time is over, and left out of lists.
+    pub body: Option<Bytes>,
+}
+
+/// A dirty object whose time has come.
+#[derive(Debug, Clone)]
+pub struct Dirty {
+    /// Which.
+    pub object: Object,
+    /// Failed looks in a row.
+    pub tries: u32,
+}
+
+/// A place in the order of looks: drawn before the look, so that a slow answer never replaces a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// How a snapshot came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Read from Stripe's API.
+    Fetched,
+    /// Told by an event: its id, type and `created`.
+    Told {
+        /// `evt_…`
+        event: String,
+        /// Its type.
+        kind: String,
+        /// Its `created`.
+        at: Timestamp,
+    },
+}
+
+/// A Stripe object as last seen.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Which.
+    pub object: Object,
+    /// How it came.
+    pub source: Source,
+    /// The object's JSON.
+    pub body: Bytes,
+}
+
+/// All that is on record about a purchase when it is decided.
+#[derive(Debug, Clone, Default)]
+pub struct PurchaseRecord {
+    /// The session's snapshot.
+    pub session: Option<Snapshot>,
+    /// The terms fixed at the first decision.
+    pub terms: Option<LicenseTerms>,
+    /// The payment's time, stored at the first decision.
+    pub paid_at: Option<Timestamp>,
+    /// A person's decision.
+    pub hand: Hand,
+    /// Events about its objects that no decision has taken in yet, oldest first, with bodies.
+    pub events: Vec<Event>,
+}
+
+/// Where a grant stands, as stored and filtered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantState {
+    /// Money may still come.
+    Pending,
+    /// Entitled; not every license is as declared.
+    Issuing,
+    /// Every license is as declared.
+    Ready,
+    /// It came to nothing, or is over.
+    Ended,
+    /// It waits for a person.
+    Parked,
+    /// Not ours.
+    NotOurs,
+}
+
+/// The outcome of a decision, written in one transaction with what led to it.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The purchase.
+    pub purchase: PurchaseId,
+    /// Stripe's mode.
+    pub livemode: bool,
+    /// The look that it is based on.
+    pub ticket: Ticket,
+    /// The snapshot that it is based on.
+    pub snapshot: Snapshot,
+    /// Ids of Stripe objects that belong to the purchase.
+    pub links: Vec<StripeId>,
+    /// Where the grant stands: [`GrantState::Issuing`] when licenses are declared; the store keeps `Ready` if nothing that
+    /// is declared has changed.
+    pub state: GrantState,
+    /// Why.
+    pub reason: Reason,
+    /// What the seller can do about it.
+    pub detail: Option<String>,
+    /// Fixed now, unless fixed before.
+    pub terms: Option<LicenseTerms>,
+    /// Fixed now, unless fixed before.
+    pub paid_at: Option<Timestamp>,
+    /// The buyer's address.
+    pub email: Option<Email>,
+    /// The licenses that should exist.
+    pub licenses: Vec<Desired>,
+    /// When to look at the object again without being told.
+    pub look_again: Option<Timestamp>,
+    /// What becomes of the events about its objects.
+    pub event_state: EventState,
+    /// Who or what caused the decision, for the journal: `event evt_…`, `look`, `replay`.
+    pub cause: String,
+    /// The time of the decision.
+    pub at: Timestamp,
+}
+
+/// One license of a grant, declared and kept.
+#[derive(Debug, Clone)]
+pub struct GrantLicense {
+    /// What is declared.
+    pub desired: Desired,
+    /// Where it stands.
+    pub reason: Reason,
+    /// The license, once kept.
+    pub kept: Option<Kept>,
+}
+
+/// A grant on record.
+#[derive(Debug, Clone)]
+pub struct GrantRow {
+    /// Its id.
+    pub id: GrantId,
+    /// Its purchase.
+    pub purchase: PurchaseId,
+    /// Stripe's mode.
+    pub livemode: bool,
+    /// Where it stands.
+    pub state: GrantState,
+    /// Why.
+    pub reason: Reason,
+    /// What the seller can do about it.
+    pub detail: Option<String>,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+    /// The buyer's address.
+    pub email: Option<Email>,
+    /// Its licenses, in the order of their units.
+    pub licenses: Vec<GrantLicense>,
+    /// The newest delivery, if any was begun.
+    pub delivery: Option<Delivery>,
+    /// Failed rounds of work in a row.
+    pub tries: u32,
+    /// When it was first decided.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
+}
+
+/// What a round of work on a grant came to.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// The grant.
+    pub id: GrantId,
+    /// Where it stands now.
+    pub state: GrantState,
+    /// Why.
+    pub reason: Reason,
+    /// What the seller can do about it.
+    pub detail: Option<String>,
+    /// Where each license stands.
+    pub licenses: Vec<(LicenseName, Reason)>,
+    /// When to come back; none when nothing is left to do.
+    pub due: Option<Timestamp>,
+    /// Failed rounds in a row.
+    pub tries: u32,
+    /// Begin the first delivery if none was begun before: every license is live and was made by us.
+    pub deliver: bool,
+    /// The time.
+    pub at: Timestamp,
+}
+
+/// Whether a mail went out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// To be sent.
+    Due,
+    /// Taken by the mail server.
+    Sent,
+    /// Waits for a person.
+    Parked,
+    /// Not sent, because the license was gone by then.
+    Dropped,
+}
+
+/// One sending of a grant's keys.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The grant.
+    pub grant: GrantId,
+    /// 1 for the first; a retry keeps it, a resend has the next. The Message-ID derives from it.
+    pub number: u32,
+    /// Whether it went out.
+    pub state: DeliveryState,
+    /// Why not.
+    pub reason: Option<Reason>,
+    /// What the mail server said, without addresses.
+    pub detail: Option<String>,
+    /// Tries so far.
+    pub tries: u32,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When its state last changed.
+    pub updated: Timestamp,
+}
+
+/// What became of one try to send.
+#[derive(Debug, Clone)]
+pub struct Attempted {
+    /// Whether it went out.
+    pub state: DeliveryState,
+    /// Why not.
+    pub reason: Option<Reason>,
+    /// What the mail server said, without addresses.
+    pub detail: Option<String>,
+    /// When to try again, while due.
+    pub due: Option<Timestamp>,
+    /// The time.
+    pub at: Timestamp,
+}
+
+/// One line of a grant's history.
+#[derive(Debug, Clone)]
+pub struct JournalEntry {
+    /// When.
+    pub at: Timestamp,
+    /// By what: an event, a rule, a hand.
+    pub cause: String,
+    /// What, in words without secrets.
+    pub text: String,
+}
+
+/// Which grants to list. All conditions hold together.
+#[derive(Debug, Clone, Default)]
+pub struct GrantFilter {
+    /// In this state.
+    pub state: Option<GrantState>,
+    /// Of this purchase.
+    pub purchase: Option<String>,
+    /// With this address, whatever its case.
+    pub email: Option<String>,
+    /// With a license for this app.
+    pub app_id: Option<AppId>,
+    /// First decided at or after.
+    pub created_from: Option<Timestamp>,
+    /// First decided before.
+    pub created_before: Option<Timestamp>,
+}
+
+/// Which events to list. All conditions hold together.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// In this state.
+    pub state: Option<EventState>,
+    /// For this reason.
+    pub reason: Option<Reason>,
+    /// Of this type.
+    pub kind: Option<String>,
+    /// Of this purchase.
+    pub purchase: Option<String>,
+}
+
+/// The place after the last row of a page: newest first, so the next page is older.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last row's time.
+    pub at: Timestamp,
+    /// The last row's id.
+    pub id: String,
+}
+
+/// Numbers for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Objects waiting to be looked at.
+    pub dirty: u64,
+    /// Grants by state, and by reason where it is not the state's usual one.
+    pub grants: Vec<(GrantState, Reason, u64)>,
+    /// Mails waiting to be sent.
+    pub deliveries_due: u64,
+    /// Mails waiting for a person.
+    pub deliveries_parked: u64,
+    /// Attempts whose outcome is unknown.
+    pub open_attempts: u64,
+}
+
+/// The record. See the [module](self) for what holds of every method.
+#[async_trait]
+pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
+    /// Keeps an event, and marks what it signals as dirty. An id that is on record already changes nothing.
+    async fn record_event(&self, event: NewEvent) -> Result<Recorded, Error>;
+
+    /// Reads an event, with its body.
+    async fn event(&self, id: &str) -> Result<Option<Event>, Error>;
+
+    /// Lists events, newest received first, without bodies.
+    async fn events(&self, filter: &EventFilter, after: Option<&Cursor>, limit: u32) -> Result<Vec<Event>, Error>;
+
+    /// Takes an event as if it had just come: new verdict, object dirty. False if there is no such event.
+    async fn replay_event(
+        &self,
+        id: &str,
+        signal: Option<&Object>,
+        state: EventState,
+        reason: Option<Reason>,
+        at: Timestamp,
+    ) -> Result<bool, Error>;
+
+    /// Forgets the bodies of events received before `before` that wait for nothing; says how many.
+    async fn drop_bodies(&self, before: Timestamp) -> Result<u64, Error>;
+
+    /// Marks an object dirty, to be looked at from `due` on. An earlier time on record stays.
+    async fn mark_dirty(&self, object: &Object, due: Timestamp) -> Result<(), Error>;
+
+    /// The dirty objects whose time has come, longest waiting first.
+    async fn dirty(&self, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Error>;
+
+    /// Draws a ticket: greater than any before it, also after a restart.
+    async fn ticket(&self) -> Result<Ticket, Error>;
+
+    /// Puts off a look that failed. A mark made after `ticket` keeps its own time.
+    async fn look_failed(
+        &self,
+        object: &Object,
+        ticket: Ticket,
+        due: Timestamp,
+        reason: Reason,
+        at: Timestamp,
+    ) -> Result<(), Error>;
+
+    /// Ends a look that can come to nothing: the object is gone, or needs what this installation lacks. Its events get
+    /// the state and reason; a mark made after `ticket` stays.
+    async fn look_ended(
+        &self,
+        object: &Object,
+        ticket: Ticket,
+        state: EventState,
+        reason: Reason,
+        detail: &str,
+        at: Timestamp,
+    ) -> Result<(), Error>;
+
+    /// Reads what is on record about a purchase.
+    async fn purchase(&self, purchase: &PurchaseId) -> Result<PurchaseRecord, Error>;
+
+    /// The purchase that a Stripe object is linked to.
+    async fn linked(&self, id: &StripeId) -> Result<Option<PurchaseId>, Error>;
+
+    /// Writes a decision, with snapshot, links, terms, declared licenses, events, journal, and the dirty mark taken away
+    /// unless it is newer than the ticket. False, and nothing written, if a later ticket's snapshot is there already.
+    ///
+    /// Orphans that the links join mark the purchase's session dirty.
+    async fn decide(&self, decision: Decision) -> Result<bool, Error>;
+
+    /// The earliest time at which something is due: a dirty object, a grant or a delivery.
+    async fn next_due(&self) -> Result<Option<Timestamp>, Error>;
+
+    /// Grants whose time has come, newest purchase first: who has just paid waits at the till.
+    async fn due_grants(&self, now: Timestamp, limit: u32) -> Result<Vec<GrantId>, Error>;
+
+    /// Reads a grant.
+    async fn grant(&self, id: &GrantId) -> Result<Option<GrantRow>, Error>;
+
+    /// Lists grants, newest first.
+    async fn grants(&self, filter: &GrantFilter, after: Option<&Cursor>, limit: u32) -> Result<Vec<GrantRow>, Error>;
+
+    /// Grants that a text names: a purchase or linked Stripe id, an address, a whole key, a fingerprint.
+    async fn find_grants(&self, text: &str, limit: u32) -> Result<Vec<GrantRow>, Error>;
+
+    /// Writes what a round of work came to. A grant decided anew since `decided` keeps its new due time.
+    async fn progress(&self, progress: Progress, decided: Timestamp) -> Result<(), Error>;
+
+    /// Deliveries whose time has come.
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Error>;
+
+    /// Writes what became of a try to send.
+    async fn attempted(&self, grant: &GrantId, number: u32, attempted: Attempted) -> Result<(), Error>;
+
+    /// Asks for another sending, and gives its number.
+    async fn resend(&self, grant: &GrantId, cause: &str, at: Timestamp) -> Result<u32, Error>;
+
+    /// A grant's history, oldest first.
+    async fn journal(&self, grant: &GrantId) -> Result<Vec<JournalEntry>, Error>;
+
+    /// The grant that keeps a key.
+    async fn grant_of_key(&self, key: &LicenseKey) -> Result<Option<GrantId>, Error>;
+
+    /// Numbers for metrics.
+    async fn counts(&self) -> Result<Counts, Error>;
+
+    /// Whether something can be written now: what `/readyz` asks.
+    async fn check(&self) -> Result<(), Error>;
+}
+
+/// Opens the record that a URL names, and brings its schema up to date.
+pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, Error> {
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        if path.is_empty() {
+            return Err(Error::BadUrl("--database-url has no path; write sqlite://PATH".to_owned()));
+        }
+        return Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), clock).await?));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Err(Error::BadUrl("PostgreSQL is not there yet; use sqlite://PATH".to_owned()));
+    }
+    Err(Error::BadUrl("--database-url must be sqlite://PATH".to_owned()))
+}
