@@ -1,0 +1,76 @@
+# The only front door. `make help` lists what it opens; CI calls the same names.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# A CI checkout comes and goes; what was compiled is worth keeping.
+ifdef CI
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/grantsmith/target
+LOCKED := --locked
+endif
+
+TOOLS := tests/tools
+SCRIPTS := $(wildcard $(TOOLS)/*.sh) .ci/run
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Build Grantsmith and start its demo: plays a purchase against fakes, then serves (flags: ARGS="...")
+	@$(TOOLS)/prerequisites.sh run
+	@# The dev profile: a clean clone is compiled in two thirds of the time that release takes.
+	cargo run $(LOCKED) -p grantsmith-service -- demo $(ARGS)
+
+.PHONY: test
+test: ## Get what the tests need, run all of them, end with the counts (some only: ARGS="-p grantsmith-core")
+	@$(TOOLS)/test.sh $(ARGS)
+
+.PHONY: check
+check: ## Format, lints, freshness of generated files, the gRPC contract, dependency rules
+	@$(TOOLS)/prerequisites.sh check
+	cargo fmt --all --check
+	@$(MAKE) --no-print-directory lint
+	@# The whole workspace, so that the same features are compiled as for `make test`.
+	cargo test $(LOCKED) --workspace --test generated --test dependencies
+
+.PHONY: fmt
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## clippy without warnings, buf, the shell scripts
+	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	buf=$$($(TOOLS)/get.sh buf) && "$$buf" lint
+	for script in $(SCRIPTS); do bash -n "$$script" || exit 1; done
+	if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); fi
+
+.PHONY: generate
+generate: ## Rewrite every generated file that is committed
+	cargo run $(LOCKED) -p grantsmith-proto --example gen
+
+.PHONY: bench
+bench: ## Measure against the Express handlers, side by side, and print the table
+	@$(TOOLS)/prerequisites.sh bench
+	rivals=$$($(TOOLS)/get.sh rivals) && \
+	cargo build $(LOCKED) --release -p grantsmith-service && \
+	GRANTSMITH_RIVALS=$$rivals cargo bench $(LOCKED) -p grantsmith-tests --bench purchase $(if $(ARGS),-- $(ARGS))
+
+.PHONY: deny
+deny: ## Licenses, bans and sources of all dependencies, by cargo-deny
+	deny=$$($(TOOLS)/get.sh cargo-deny) && "$$deny" --workspace check bans licenses sources
+
+.PHONY: advisories
+advisories: ## Known vulnerabilities in dependencies, by cargo-deny; blocks nothing
+	deny=$$($(TOOLS)/get.sh cargo-deny) && "$$deny" --workspace check advisories
+
+.PHONY: tools
+tools: ## Build the tools that tests and checks use; they are kept in the user's cache folder
+	@for tool in mailpit grpcurl buf; do $(TOOLS)/get.sh "$$tool" || exit 1; done
+
+.PHONY: prerequisites
+prerequisites: ## Check what must be on this machine; root on Debian gets it installed, others are told how
+	@$(TOOLS)/prerequisites.sh all
+	@echo "nothing is missing"

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs every test there is and ends with one line: `N passed, N failed, N skipped`.
+# Usage: test.sh [arguments of cargo test]     (default: the whole workspace)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+tests/tools/prerequisites.sh test
+GRANTSMITH_MAILPIT=$(tests/tools/get.sh mailpit)
+export GRANTSMITH_MAILPIT
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+(($# > 0)) || set -- --workspace
+# With CI set, a lock file that does not fit is an error instead of a silent change.
+[[ -z ${CI:-} ]] || set -- --locked "$@"
+status=0
+# One failure must not hide the others; tee keeps the output flowing while it is kept for counting.
+cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+# Each test program ends with `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+read -r passed failed skipped < <(awk '
+    /^test result: / {
+        for (i = 4; i < NF; i++) {
+            if ($(i + 1) == "passed;") passed += $i
+            if ($(i + 1) == "failed;") failed += $i
+            if ($(i + 1) == "ignored;") skipped += $i
+        }
+    }
+    END { print passed + 0, failed + 0, skipped + 0 }
+' "$log")
+
+echo
+if ((status != 0 && failed == 0)); then
+    # Did not compile, or a test program was killed before it could report.
+    echo "cargo test failed outside of a test (exit code $status): see above"
+    failed=1
+elif ((passed + failed == 0)); then
+    echo "no test ran"
+    status=1
+elif ((failed > 0)); then
+    echo "failed:"
+    grep -E '^test .* \.\.\. FAILED' "$log" | sed 's/^test /    /; s/ \.\.\. FAILED$//' || true
+    status=1
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+exit "$((status != 0))"
