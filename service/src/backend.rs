@@ -1,0 +1,187 @@
+//! What the webhook and the pages ask of the server, in the same process or over gRPC.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use grantsmith_core::license::Slots;
+use grantsmith_core::{AppId, LicenseKey, Reason};
+use grantsmith_proto::v1 as pb;
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_types::StatusExt;
+
+use crate::fulfillment::{Fulfillment, Page, PageLicense, RecordError};
+use crate::grpc::convert::timestamp;
+use crate::grpc::tokens::{Role, TokenFile};
+use crate::ingest::{Answer, Outcome};
+use crate::stripe::Mode;
+
+/// How long the webhook goes on trying to reach its server before it asks Stripe to come again.
+pub const RETRY_FOR: Duration = Duration::from_secs(8);
+
+/// Why the server did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The body is not a Stripe event.
+    #[error("{0}")]
+    NotAnEvent(String),
+    /// Not now; the same again may go better.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The server, as the webhook and the pages see it. Neither an AuthForge key nor a way to ask for keys in general.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Records a verified event, durably.
+    async fn record(&self, body: Bytes, verified: Mode) -> Result<Answer, Error>;
+
+    /// What one session's success page shows, and whether mail is sent.
+    async fn page(&self, session: &str) -> Result<(Page, bool), Error>;
+
+    /// Whether the server can be asked now.
+    async fn ready(&self) -> bool;
+}
+
+/// The server in the same process.
+#[async_trait]
+impl Backend for Fulfillment {
+    async fn record(&self, body: Bytes, verified: Mode) -> Result<Answer, Error> {
+        match Fulfillment::record(self, body, verified).await {
+            Ok((_, answer)) => Ok(answer),
+            Err(RecordError::NotAnEvent(error)) => Err(Error::NotAnEvent(error.to_string())),
+            Err(RecordError::Store(error)) => Err(Error::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn page(&self, session: &str) -> Result<(Page, bool), Error> {
+        let page = Fulfillment::page(self, session).await.map_err(|error| Error::Unavailable(error.to_string()))?;
+        Ok((page, self.mail_enabled()))
+    }
+
+    async fn ready(&self) -> bool {
+        self.store().check().await.is_ok()
+    }
+}
+
+/// The server behind gRPC.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    channel: Channel,
+    tokens: Arc<arc_swap::ArcSwap<TokenFile>>,
+}
+
+impl Remote {
+    /// A client that connects when first asked.
+    pub fn new(channel: Channel, tokens: Arc<arc_swap::ArcSwap<TokenFile>>) -> Self {
+        Self { channel, tokens }
+    }
+
+    fn request<T>(&self, role: Role, message: T) -> Result<tonic::Request<T>, Error> {
+        self.tokens.load().authorize(role, message).map_err(|error| Error::Unavailable(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Backend for Remote {
+    async fn record(&self, body: Bytes, verified: Mode) -> Result<Answer, Error> {
+        let deadline = tokio::time::Instant::now() + RETRY_FOR;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let message = pb::RecordEventRequest { payload: body.to_vec(), verified_mode: mode(verified).into() };
+            let mut request = self.request(Role::Ingest, message)?;
+            request.set_timeout(RETRY_FOR);
+            let mut client = client(self.channel.clone());
+            match tokio::time::timeout_at(deadline, client.record_event(request)).await {
+                Ok(Ok(response)) => return Ok(answer(response.into_inner())),
+                Ok(Err(status)) if status.code() == Code::InvalidArgument => {
+                    return Err(Error::NotAnEvent(status.message().to_owned()));
+                }
+                Ok(Err(status)) if status.code() == Code::Unavailable && tokio::time::Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+                Ok(Err(status)) => return Err(unavailable(&status)),
+                Err(_) => return Err(Error::Unavailable("the server did not answer in time".to_owned())),
+            }
+        }
+    }
+
+    async fn page(&self, session: &str) -> Result<(Page, bool), Error> {
+        let message = pb::GetPurchasePageRequest { session_id: session.to_owned() };
+        let mut request = self.request(Role::Storefront, message)?;
+        request.set_timeout(RETRY_FOR);
+        let mut client = pb::storefront_service_client::StorefrontServiceClient::new(self.channel.clone());
+        match client.get_purchase_page(request).await {
+            Ok(response) => Ok(page(response.into_inner())),
+            Err(status) if status.code() == Code::NotFound => Ok((Page::NotFound, false)),
+            Err(status) => Err(unavailable(&status)),
+        }
+    }
+
+    async fn ready(&self) -> bool {
+        let mut client = tonic_health::pb::health_client::HealthClient::new(self.channel.clone());
+        let mut request = tonic::Request::new(tonic_health::pb::HealthCheckRequest::default());
+        request.set_timeout(Duration::from_secs(2));
+        client.check(request).await.is_ok_and(|response| {
+            response.into_inner().status() == tonic_health::pb::health_check_response::ServingStatus::Serving
+        })
+    }
+}
+
+/// A body of 1 MiB and its frame must pass.
+fn client(channel: Channel) -> pb::event_service_client::EventServiceClient<Channel> {
+    pb::event_service_client::EventServiceClient::new(channel).max_encoding_message_size(4 << 20)
+}
+
+fn unavailable(status: &tonic::Status) -> Error {
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+    tracing::warn!(code = ?status.code(), reason, message = status.message(), "the server");
+    Error::Unavailable(format!("the server answered {:?}", status.code()))
+}
+
+const fn mode(mode: Mode) -> pb::Mode {
+    match mode {
+        Mode::Live => pb::Mode::Live,
+        Mode::Test => pb::Mode::Test,
+    }
+}
+
+fn answer(response: pb::RecordEventResponse) -> Answer {
+    use pb::record_event_response::Outcome as Told;
+    let outcome = match response.outcome() {
+        Told::Duplicate => Outcome::Duplicate,
+        Told::Ignored => Outcome::Ignored,
+        Told::Recorded | Told::Unspecified => Outcome::Recorded,
+    };
+    let reason = response.reason.parse::<Reason>().ok();
+    Answer { outcome, reason, fix: Some(response.fix).filter(|fix| !fix.is_empty()) }
+}
+
+fn page(response: pb::GetPurchasePageResponse) -> (Page, bool) {
+    use pb::get_purchase_page_response::Status;
+    let mail = response.mail_enabled;
+    let page = match response.status() {
+        Status::Ready => Page::Ready {
+            licenses: response.licenses.into_iter().filter_map(license).collect(),
+            masked_email: Some(response.masked_email).filter(|email| !email.is_empty()),
+        },
+        Status::Pending | Status::Unspecified => Page::Pending,
+        Status::PaymentPending => Page::PaymentPending,
+        Status::Ended => Page::Ended,
+    };
+    (page, mail)
+}
+
+fn license(license: pb::PageLicense) -> Option<PageLicense> {
+    let slots = u8::try_from(license.max_hwid_slots).ok().filter(|slots| *slots > 0);
+    Some(PageLicense {
+        name: license.name,
+        key: LicenseKey::new(license.license_key),
+        app_id: AppId::parse(&license.app_id)?,
+        expires_at: license.expire_time.and_then(timestamp),
+        slots: slots.map_or(Slots::Unlimited, Slots::Limited),
+    })
+}

@@ -1,0 +1,312 @@
+//! The settings: every field's text is the manual that `--help` prints.
+//!
+//! Each flag has an environment variable, `GRANTSMITH_` and the flag's name. Secrets come from files or the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use url::Url;
+
+use crate::cli::{Client, events, grants};
+use crate::stripe::Mode;
+use crate::telemetry::LogFormat;
+
+/// Stripe purchases in, AuthForge license keys out.
+#[derive(Debug, Parser)]
+#[command(name = "grantsmith", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Everything on this machine with a fake AuthForge, a fake Stripe and a mailbox: buys, shows the key, then serves
+    Demo(Demo),
+    /// Everything in one process: webhook, pages, server and worker
+    Standalone(Box<Standalone>),
+    /// The record and the worker, behind gRPC; holds the Stripe and AuthForge keys
+    Server(Box<Server>),
+    /// The webhook and the buyer's pages; holds the webhook secrets and a gRPC client, nothing else
+    Webhook(Webhook),
+    /// Look at grants, reveal keys, mail them again
+    Grants(Client<grants::Command>),
+    /// Look at Stripe's events, and play them again
+    Events(Client<events::Command>),
+}
+
+/// Settings of `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where the webhook and the pages listen; port 0 picks a free one
+    #[arg(long, env = "GRANTSMITH_HTTP_LISTEN", default_value = "127.0.0.1:8080")]
+    pub http_listen: SocketAddr,
+    /// Where the gRPC services listen
+    #[arg(long, env = "GRANTSMITH_GRPC_LISTEN", default_value = "127.0.0.1:50051")]
+    pub grpc_listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics listen
+    #[arg(long, env = "GRANTSMITH_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
+    pub admin_listen: SocketAddr,
+    /// A folder to keep everything in, so that the demonstration can be stopped and started again
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Stop after the purchase instead of serving
+    #[arg(long)]
+    pub once: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its fields are the manual")]
+    pub log: Log,
+}
+
+/// Settings of `standalone`.
+#[derive(Debug, Args)]
+#[expect(missing_docs, reason = "the groups' fields are the manual")]
+pub struct Standalone {
+    #[command(flatten)]
+    pub web: Web,
+    #[command(flatten)]
+    pub hook: Hook,
+    #[command(flatten)]
+    pub back: Back,
+    #[command(flatten)]
+    pub admin: Admin,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// Settings of `server`.
+#[derive(Debug, Args)]
+#[expect(missing_docs, reason = "the groups' fields are the manual")]
+pub struct Server {
+    #[command(flatten)]
+    pub back: Back,
+    /// What buyers see: the address that links in mails begin with
+    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<Url>,
+    /// The Stripe mode that this deployment fulfils; events of the other are recorded and ignored
+    #[arg(long, env = "GRANTSMITH_STRIPE_MODE", default_value = "live", value_name = "live|test")]
+    pub stripe_mode: Mode,
+    /// The seller's name on pages and in mails
+    #[arg(long, env = "GRANTSMITH_SELLER_NAME", value_name = "NAME")]
+    pub seller_name: Option<String>,
+    /// A folder whose files replace the built-in templates of the same path, such as email/license.html
+    #[arg(long, env = "GRANTSMITH_TEMPLATES", value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+    #[command(flatten)]
+    pub admin: Admin,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// Settings of `webhook`.
+#[derive(Debug, Args)]
+#[expect(missing_docs, reason = "the groups' fields are the manual")]
+pub struct Webhook {
+    #[command(flatten)]
+    pub web: Web,
+    #[command(flatten)]
+    pub hook: Hook,
+    /// The gRPC server
+    #[arg(long, env = "GRANTSMITH_SERVER", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    pub server: String,
+    /// A file with the token, or with lines NAME ROLES TOKEN; needs the roles ingest and storefront
+    #[arg(long, env = "GRANTSMITH_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Further roots for outgoing TLS, PEM
+    #[arg(long, env = "GRANTSMITH_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub admin: Admin,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// What buyers and Stripe talk to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Webhook and pages")]
+pub struct Web {
+    /// Where the webhook and the pages listen; port 0 picks a free one
+    #[arg(long, env = "GRANTSMITH_HTTP_LISTEN", default_value = "127.0.0.1:8080")]
+    pub http_listen: SocketAddr,
+    /// What buyers see: the address that links in mails begin with; without it, http:// and where the pages listen
+    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<Url>,
+    /// Proxies whose X-Forwarded-For counts for rate limits: networks, comma-separated
+    #[arg(long, env = "GRANTSMITH_TRUSTED_PROXIES", value_delimiter = ',', default_value = "127.0.0.0/8,::1/128", value_name = "CIDR")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The seller's name on pages and in mails
+    #[arg(long, env = "GRANTSMITH_SELLER_NAME", value_name = "NAME")]
+    pub seller_name: Option<String>,
+    /// Where a buyer with a question turns to; shown on pages
+    #[arg(long, env = "GRANTSMITH_SUPPORT", value_name = "ADDRESS")]
+    pub support: Option<String>,
+    /// A folder whose files replace the built-in templates of the same path, such as pages/success.html
+    #[arg(long, env = "GRANTSMITH_TEMPLATES", value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+}
+
+/// How Stripe's requests are verified.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Stripe's webhook")]
+pub struct Hook {
+    /// Signing secrets, one whsec_… a line, each may begin with live: or test: (or GRANTSMITH_STRIPE_WEBHOOK_SECRETS,
+    /// comma-separated)
+    #[arg(long, env = "GRANTSMITH_STRIPE_WEBHOOK_SECRETS_FILE", value_name = "FILE")]
+    pub stripe_webhook_secrets_file: Option<PathBuf>,
+    /// The Stripe mode that this deployment fulfils; events of the other are recorded and ignored
+    #[arg(long, env = "GRANTSMITH_STRIPE_MODE", default_value = "live", value_name = "live|test")]
+    pub stripe_mode: Mode,
+    /// How old or how far ahead a signature may be
+    #[arg(long, env = "GRANTSMITH_STRIPE_TOLERANCE", default_value = "300s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub stripe_tolerance: Duration,
+}
+
+/// The record, the worker and the services around.
+#[derive(Debug, Args)]
+pub struct Back {
+    /// The record, sqlite://PATH; created and brought up to date at start
+    #[arg(long, env = "GRANTSMITH_DATABASE_URL", default_value = "sqlite://grantsmith.db", value_name = "URL")]
+    pub database_url: String,
+    /// How long the raw bodies of events are kept; their ids are kept for ever
+    #[arg(long, env = "GRANTSMITH_KEEP_BODIES", default_value = "90d", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub keep_bodies: Duration,
+    /// How long after its payment a success page shows the key
+    #[arg(long, env = "GRANTSMITH_SUCCESS_PAGE_FOR", default_value = "72h", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub success_page_for: Duration,
+
+    /// Stripe's API
+    #[arg(long, env = "GRANTSMITH_STRIPE_URL", default_value = "https://api.stripe.com", value_name = "URL", help_heading = "Stripe's API")]
+    pub stripe_url: Url,
+    /// A secret or restricted API key (or GRANTSMITH_STRIPE_API_KEY); required, unless --events-only is given
+    #[arg(long, env = "GRANTSMITH_STRIPE_API_KEY_FILE", value_name = "FILE", help_heading = "Stripe's API")]
+    pub stripe_api_key_file: Option<PathBuf>,
+    /// Do without a Stripe API key: believe the events, one license per purchase, terms from metadata only
+    #[arg(long, env = "GRANTSMITH_EVENTS_ONLY", help_heading = "Stripe's API")]
+    pub events_only: bool,
+
+    /// AuthForge's API; `fake:` runs a fake in this process, in test mode only
+    #[arg(long, env = "GRANTSMITH_AUTHFORGE_URL", default_value = "https://api.authforge.cc", value_name = "URL", help_heading = "AuthForge")]
+    pub authforge_url: Url,
+    /// The API key, af_live_… (or GRANTSMITH_AUTHFORGE_API_KEY)
+    #[arg(long, env = "GRANTSMITH_AUTHFORGE_API_KEY_FILE", value_name = "FILE", help_heading = "AuthForge")]
+    pub authforge_api_key_file: Option<PathBuf>,
+    /// Calls a second
+    #[arg(long, env = "GRANTSMITH_AUTHFORGE_RATE", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), value_name = "N", help_heading = "AuthForge")]
+    pub authforge_rate: u32,
+    /// Calls in one burst
+    #[arg(long, env = "GRANTSMITH_AUTHFORGE_BURST", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N", help_heading = "AuthForge")]
+    pub authforge_burst: u32,
+    /// The name of the action that brings a revoked license back
+    #[arg(long, env = "GRANTSMITH_AUTHFORGE_ACTIVATE_ACTION", default_value = "activate", value_name = "NAME", help_heading = "AuthForge")]
+    pub authforge_activate_action: String,
+    /// How long a create whose answer was lost is looked for before another may be sent
+    #[arg(long, env = "GRANTSMITH_LOST_CREATE_QUARANTINE", default_value = "90s", value_parser = humantime::parse_duration, value_name = "TIME", help_heading = "AuthForge")]
+    pub lost_create_quarantine: Duration,
+    /// A purchase older than this is looked for at AuthForge before a license is created
+    #[arg(long, env = "GRANTSMITH_LOOK_BEFORE_CREATE_AFTER", default_value = "15m", value_parser = humantime::parse_duration, value_name = "TIME", help_heading = "AuthForge")]
+    pub look_before_create_after: Duration,
+
+    /// The mail server: smtp://, smtps:// or smtp+starttls://[USER@]HOST[:PORT]; without it no mail is sent
+    #[arg(long, env = "GRANTSMITH_SMTP_URL", value_name = "URL", hide_env_values = true, help_heading = "Mail")]
+    pub smtp_url: Option<Url>,
+    /// The mail server's password (or GRANTSMITH_SMTP_PASSWORD)
+    #[arg(long, env = "GRANTSMITH_SMTP_PASSWORD_FILE", value_name = "FILE", help_heading = "Mail")]
+    pub smtp_password_file: Option<PathBuf>,
+    /// The sender of mails, such as `Shop <keys@shop.example>`
+    #[arg(long, env = "GRANTSMITH_MAIL_FROM", value_name = "ADDRESS", help_heading = "Mail")]
+    pub mail_from: Option<String>,
+    /// Where answers to mails go
+    #[arg(long, env = "GRANTSMITH_MAIL_REPLY_TO", value_name = "ADDRESS", help_heading = "Mail")]
+    pub mail_reply_to: Option<String>,
+
+    /// Where the gRPC services listen; port 0 picks a free one
+    #[arg(long, env = "GRANTSMITH_GRPC_LISTEN", default_value = "127.0.0.1:50051", help_heading = "gRPC")]
+    pub grpc_listen: SocketAddr,
+    /// Who may call: lines NAME ROLES TOKEN, roles joined by commas, TOKEN may be sha256:HEX; without it, written beside
+    /// the record at first start
+    #[arg(long, env = "GRANTSMITH_GRPC_TOKENS_FILE", value_name = "FILE", help_heading = "gRPC")]
+    pub grpc_tokens_file: Option<PathBuf>,
+    /// The certificate chain for gRPC over TLS, PEM
+    #[arg(long, env = "GRANTSMITH_GRPC_TLS_CERT_FILE", value_name = "FILE", requires = "grpc_tls_key_file", help_heading = "gRPC")]
+    pub grpc_tls_cert_file: Option<PathBuf>,
+    /// The private key for gRPC over TLS, PEM
+    #[arg(long, env = "GRANTSMITH_GRPC_TLS_KEY_FILE", value_name = "FILE", requires = "grpc_tls_cert_file", help_heading = "gRPC")]
+    pub grpc_tls_key_file: Option<PathBuf>,
+    /// Serve gRPC off loopback without TLS, because something else encrypts
+    #[arg(long, env = "GRANTSMITH_GRPC_INSECURE", help_heading = "gRPC")]
+    pub grpc_insecure: bool,
+    /// Further roots for outgoing TLS, PEM
+    #[arg(long, env = "GRANTSMITH_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Health and metrics.
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// Where /healthz, /readyz and /metrics listen; port 0 picks a free one
+    #[arg(long, env = "GRANTSMITH_ADMIN_LISTEN", default_value = "127.0.0.1:9090", help_heading = "Operation")]
+    pub admin_listen: SocketAddr,
+}
+
+/// Logs.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// How logs are written to standard error; auto is text on a terminal and JSON elsewhere
+    #[arg(long, env = "GRANTSMITH_LOG_FORMAT", default_value = "auto", help_heading = "Operation")]
+    pub log_format: LogFormat,
+}
+
+/// Settings that contradict each other, or lack something: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Wrong(pub String);
+
+impl Back {
+    /// Checks what no single flag can tell.
+    pub fn check(&self, mode: Mode, public_url: &Url) -> Result<(), Wrong> {
+        let wrong = |text: &str| Err(Wrong(text.to_owned()));
+        let key = self.stripe_api_key_file.is_some() || std::env::var_os("GRANTSMITH_STRIPE_API_KEY").is_some();
+        if !key && !self.events_only {
+            return wrong(
+                "no Stripe API key; give one with --stripe-api-key-file FILE or in GRANTSMITH_STRIPE_API_KEY (a restricted \
+                 key that may read Checkout and payments is enough), or choose --events-only to do without",
+            );
+        }
+        if key && self.events_only {
+            return wrong("--events-only contradicts a Stripe API key; leave out one of them");
+        }
+        if self.authforge_url.scheme() == "fake" && mode == Mode::Live {
+            return wrong("--authforge-url fake: makes keys that open nothing; it needs --stripe-mode test");
+        }
+        if !matches!(self.authforge_url.scheme(), "http" | "https" | "fake") {
+            return wrong("--authforge-url must begin with https:// (or http://, or be fake:)");
+        }
+        if self.smtp_url.is_some() && self.mail_from.is_none() {
+            return wrong("--smtp-url needs --mail-from, the sender of the mails");
+        }
+        let loopback = match public_url.host() {
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        if self.smtp_url.is_some() && mode == Mode::Live && (loopback || public_url.scheme() != "https") {
+            return wrong(
+                "mails to real buyers would link to an address that they cannot open; set --public-url to your https:// \
+                 address, or use --stripe-mode test",
+            );
+        }
+        if !self.grpc_listen.ip().is_loopback() && self.grpc_tls_cert_file.is_none() && !self.grpc_insecure {
+            return wrong(
+                "gRPC off loopback would send tokens in the clear; give --grpc-tls-cert-file and --grpc-tls-key-file, or \
+                 --grpc-insecure if something else encrypts",
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! What the server does for its callers, however they reach it: gRPC, or the webhook in the same process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grantsmith_core::license::Slots;
+use grantsmith_core::port::{Clock, KeptState};
+use grantsmith_core::purchase::{PurchaseId, StripeId};
+use grantsmith_core::{AppId, GrantId, LicenseKey, Reason};
+use jiff::{SignedDuration, Timestamp};
+use metrics::counter;
+use tokio::sync::Notify;
+
+use crate::ingest::{self, Answer, Outcome, Rules};
+use crate::store::{Event, EventState, GrantRow, GrantState, Object, ObjectKind, Recorded, Store};
+use crate::stripe::Mode;
+use crate::stripe::client::Client as Stripe;
+use crate::stripe::event;
+
+/// The server's use cases.
+#[derive(Debug)]
+pub struct Fulfillment {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    stripe: Option<Stripe>,
+    page_for: Duration,
+    mail_enabled: bool,
+    wake: Arc<Notify>,
+}
+
+/// The parts of [`Fulfillment`].
+#[derive(Debug)]
+pub struct Parts {
+    /// The record.
+    pub store: Arc<dyn Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// How events are taken.
+    pub rules: Rules,
+    /// Stripe's API, where there is a key for it.
+    pub stripe: Option<Stripe>,
+    /// How long after its payment a success page shows the key.
+    pub page_for: Duration,
+    /// Whether mail is sent.
+    pub mail_enabled: bool,
+    /// Wakes the worker.
+    pub wake: Arc<Notify>,
+}
+
+/// Why an event was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It is none.
+    #[error("not a Stripe event")]
+    NotAnEvent(#[from] event::Error),
+    /// It could not be written.
+    #[error("the event could not be written")]
+    Store(#[from] crate::store::Error),
+}
+
+/// What a success page shows.
+#[derive(Debug, Clone)]
+pub enum Page {
+    /// Nothing to show.
+    NotFound,
+    /// The keys are being made.
+    Pending,
+    /// The payment is on its way.
+    PaymentPending,
+    /// The keys.
+    Ready {
+        /// The licenses.
+        licenses: Vec<PageLicense>,
+        /// The buyer's address, masked.
+        masked_email: Option<String>,
+    },
+    /// It came to nothing, or is over.
+    Ended,
+}
+
+/// A license as its buyer sees it.
+#[derive(Debug, Clone)]
+pub struct PageLicense {
+    /// Its name within the purchase.
+    pub name: String,
+    /// The key.
+    pub key: LicenseKey,
+    /// Its app.
+    pub app_id: AppId,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// On how many devices.
+    pub slots: Slots,
+}
+
+impl Fulfillment {
+    /// The use cases over their parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, clock, rules, stripe, page_for, mail_enabled, wake } = parts;
+        Arc::new(Self { store, clock, rules, stripe, page_for, mail_enabled, wake })
+    }
+
+    /// The record, for reading.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Whether mail is sent.
+    pub fn mail_enabled(&self) -> bool {
+        self.mail_enabled
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now().wall
+    }
+
+    /// Records an event whose signature was verified, and says what it is to us. Durable when it returns.
+    pub async fn record(&self, body: Bytes, verified: Mode) -> Result<(String, Answer), RecordError> {
+        let (row, answer) = ingest::read(body, verified, self.rules, self.now())?;
+        let id = row.id.clone();
+        let pending = row.state == EventState::Pending;
+        let answer = match self.store.record_event(row).await? {
+            Recorded::New => answer,
+            Recorded::Duplicate(_, reason) => Answer { outcome: Outcome::Duplicate, reason, fix: None },
+        };
+        let reason = answer.reason.map_or("", Reason::as_str);
+        counter!("grantsmith_events_total", "outcome" => answer.outcome.as_str(), "reason" => reason).increment(1);
+        if pending && answer.outcome != Outcome::Duplicate {
+            self.wake.notify_one();
+        }
+        Ok((id, answer))
+    }
+
+    /// Takes a recorded event as if it had just come.
+    pub async fn replay(&self, id: &str) -> Result<Option<Event>, RecordError> {
+        let Some(event) = self.store.event(id).await? else { return Ok(None) };
+        let verdict = match event.body.clone() {
+            Some(body) => {
+                let (row, _) = ingest::read(body, Mode::from_livemode(event.livemode), self.rules, self.now())?;
+                (row.signal, row.state, row.reason)
+            }
+            // Its body is gone, but its object can still be asked for.
+            None => (object_of(&event).filter(|_| self.stripe.is_some()), EventState::Pending, None),
+        };
+        let (signal, state, reason) = verdict;
+        self.store.replay_event(id, signal.as_ref(), state, reason, self.now()).await?;
+        self.wake.notify_one();
+        Ok(self.store.event(id).await?)
+    }
+
+    /// What the success page of one session shows. With a Stripe key, an unknown session is asked for and recorded.
+    pub async fn page(&self, session: &str) -> Result<Page, crate::store::Error> {
+        let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else { return Ok(Page::NotFound) };
+        match self.store.grant(&GrantId::of(&purchase)).await? {
+            Some(row) => Ok(self.page_of(&row)),
+            None => self.unknown(session).await,
+        }
+    }
+
+    fn page_of(&self, row: &GrantRow) -> Page {
+        match (row.state, row.reason) {
+            (GrantState::NotOurs, _) => Page::NotFound,
+            (GrantState::Ended, _) => Page::Ended,
+            (GrantState::Pending, _) => Page::PaymentPending,
+            (GrantState::Parked, _) if row.licenses.is_empty() => Page::Pending,
+            (GrantState::Ready | GrantState::Issuing | GrantState::Parked, _) => self.licenses(row),
+        }
+    }
+
+    fn licenses(&self, row: &GrantRow) -> Page {
+        let paid_at = row.paid_at.unwrap_or(row.created);
+        let over = SignedDuration::try_from(self.page_for).unwrap_or(SignedDuration::MAX);
+        if self.now().duration_since(paid_at.max(row.created)) > over {
+            return Page::NotFound;
+        }
+        let live = |license: &crate::store::GrantLicense| {
+            let kept = license.kept.as_ref()?;
+            (kept.state == KeptState::Live).then(|| PageLicense {
+                name: kept.name.to_string(),
+                key: kept.key.clone(),
+                app_id: kept.app_id.clone(),
+                expires_at: kept.expires_at,
+                slots: kept.slots.unwrap_or(license.desired.slots),
+            })
+        };
+        let licenses: Vec<PageLicense> = row.licenses.iter().filter_map(live).collect();
+        let kept = row.licenses.iter().filter(|license| license.kept.is_some()).count();
+        if kept < row.licenses.len() {
+            Page::Pending
+        } else if licenses.is_empty() {
+            Page::Ended
+        } else {
+            Page::Ready { licenses, masked_email: row.email.as_ref().map(|email| email.masked()) }
+        }
+    }
+
+    /// A session that is not on record: the buyer may be faster than Stripe's event.
+    async fn unknown(&self, session: &str) -> Result<Page, crate::store::Error> {
+        let Ok(id) = StripeId::parse(session) else { return Ok(Page::NotFound) };
+        let ours = match self.rules.mode {
+            Mode::Live => session.starts_with("cs_live_"),
+            Mode::Test => session.starts_with("cs_test_"),
+        };
+        let Some(stripe) = self.stripe.as_ref().filter(|_| ours) else { return Ok(Page::NotFound) };
+        match stripe.session(&id).await {
+            Ok(_) => {
+                let object = Object { kind: ObjectKind::Session, id };
+                self.store.mark_dirty(&object, self.now()).await?;
+                self.wake.notify_one();
+                Ok(Page::Pending)
+            }
+            Err(error) if error.is_transient() => Ok(Page::Pending),
+            Err(_) => Ok(Page::NotFound),
+        }
+    }
+
+    /// Asks for another sending of a grant's keys; gives its number.
+    pub async fn resend(&self, id: &GrantId) -> Result<u32, crate::store::Error> {
+        let number = self.store.resend(id, "hand: resend", self.now()).await?;
+        self.wake.notify_one();
+        Ok(number)
+    }
+}
+
+fn object_of(event: &Event) -> Option<Object> {
+    let id = StripeId::parse(event.object_id.as_deref()?).ok()?;
+    let kind = match id.prefix() {
+        "cs" => ObjectKind::Session,
+        "pi" => ObjectKind::PaymentIntent,
+        "ch" | "py" => ObjectKind::Charge,
+        _ => return None,
+    };
+    Some(Object { kind, id })
+}

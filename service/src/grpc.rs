@@ -1,0 +1,92 @@
+//! The gRPC services over the server's use cases, with health and reflection on the same port.
+
+pub mod convert;
+mod event;
+mod filter;
+mod grant;
+mod page_token;
+pub mod status;
+mod storefront;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use grantsmith_proto::v1 as pb;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Status};
+
+use crate::fulfillment::Fulfillment;
+use tokens::{Role, Tokens};
+
+/// The services: the use cases, and who may call which.
+#[derive(Debug, Clone)]
+pub struct Services {
+    fulfillment: Arc<Fulfillment>,
+    tokens: Arc<ArcSwap<Tokens>>,
+}
+
+/// Why gRPC could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// TLS or the transport.
+    #[error("gRPC cannot be served")]
+    Transport(#[from] tonic::transport::Error),
+    /// Reflection.
+    #[error("the descriptors for reflection cannot be read")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Debug)]
+pub struct Tls {
+    /// The chain.
+    pub certificate: Vec<u8>,
+    /// The key.
+    pub key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl Services {
+    /// The services over the use cases.
+    pub fn new(fulfillment: Arc<Fulfillment>, tokens: Arc<ArcSwap<Tokens>>) -> Self {
+        Self { fulfillment, tokens }
+    }
+
+    /// Lets a call pass whose token has the role.
+    fn allow<T>(&self, request: &Request<T>, role: Role) -> Result<(), Status> {
+        self.tokens.load().check(request.metadata(), role)
+    }
+
+    /// Serves until stopped.
+    pub async fn serve(self, listener: TcpListener, tls: Option<Tls>, stop: CancellationToken) -> Result<(), Error> {
+        let router = self.router(tls).await?;
+        let incoming = TcpListenerStream::new(listener);
+        Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
+    }
+
+    async fn router(self, tls: Option<Tls>) -> Result<Router, Error> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<pb::event_service_server::EventServiceServer<Self>>().await;
+        health.set_serving::<pb::license_grant_service_server::LicenseGrantServiceServer<Self>>().await;
+        health.set_serving::<pb::storefront_service_server::StorefrontServiceServer<Self>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let mut server = Server::builder().tcp_nodelay(true);
+        if let Some(Tls { certificate, key }) = tls {
+            server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(certificate, &*key)))?;
+        }
+        let events = pb::event_service_server::EventServiceServer::new(self.clone()).max_decoding_message_size(4 << 20);
+        Ok(server
+            .add_service(health_service)
+            .add_service(reflection)
+            .add_service(events)
+            .add_service(pb::license_grant_service_server::LicenseGrantServiceServer::new(self.clone()))
+            .add_service(pb::storefront_service_server::StorefrontServiceServer::new(self)))
+    }
+}

@@ -1,0 +1,185 @@
+//! Mail over SMTP, HTML and text, with a Message-ID that a retry repeats.
+
+use std::time::Duration;
+
+use grantsmith_core::license::Slots;
+use grantsmith_core::port::Kept;
+use grantsmith_core::purchase::{Email, PurchaseId};
+use grantsmith_core::GrantId;
+use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use minijinja::context;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::render::{Renderer, page_license};
+
+/// How long one conversation with the mail server may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why mail cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL.
+    #[error("--smtp-url must be smtp://, smtps:// or smtp+starttls:// with a host")]
+    Url,
+    /// An address.
+    #[error("{flag} is not an address such as 'Shop <keys@shop.example>'")]
+    Address {
+        /// Which flag.
+        flag: &'static str,
+    },
+    /// TLS.
+    #[error("TLS for mail cannot be set up")]
+    Tls(#[source] lettre::transport::smtp::Error),
+}
+
+/// What became of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server took it.
+    Sent,
+    /// Not now.
+    Later(String),
+    /// Never.
+    Refused(String),
+}
+
+/// What a mail says.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Whose keys.
+    pub grant: GrantId,
+    /// Of which order.
+    pub purchase: PurchaseId,
+    /// Which sending.
+    pub number: u32,
+    /// The live licenses, each with the slots it was sold with.
+    pub licenses: Vec<(Kept, Slots)>,
+}
+
+/// Where mail goes out.
+#[derive(Debug)]
+pub struct Settings {
+    /// `--smtp-url`
+    pub url: Url,
+    /// The password, unless the URL has it.
+    pub password: Option<Zeroizing<String>>,
+    /// `--mail-from`
+    pub from: String,
+    /// `--mail-reply-to`
+    pub reply_to: Option<String>,
+    /// The seller's name.
+    pub seller: Option<String>,
+    /// What links begin with.
+    pub public_url: Url,
+    /// Further TLS roots, PEM.
+    pub roots: Option<Vec<u8>>,
+}
+
+/// Sends letters.
+#[derive(Debug)]
+pub struct Mailer {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+    reply_to: Option<Mailbox>,
+    seller: Option<String>,
+    public_url: Url,
+    renderer: Renderer,
+}
+
+impl Mailer {
+    /// Sets mail up; says nothing to the server yet.
+    pub fn new(settings: Settings, renderer: Renderer) -> Result<Self, Error> {
+        let address = |flag, text: &str| text.parse::<Mailbox>().map_err(|_| Error::Address { flag });
+        Ok(Self {
+            transport: transport(&settings)?,
+            from: address("--mail-from", &settings.from)?,
+            reply_to: settings.reply_to.as_deref().map(|text| address("--mail-reply-to", text)).transpose()?,
+            seller: settings.seller,
+            public_url: settings.public_url,
+            renderer,
+        })
+    }
+
+    /// Sends a letter. What it says of the server's answer names no address.
+    pub async fn send(&self, letter: &Letter, to: &Email) -> Outcome {
+        let Ok(address) = to.expose().parse::<Address>() else {
+            return Outcome::Refused("the buyer's address is not one that mail can be sent to".to_owned());
+        };
+        let message = match self.compose(letter, Mailbox::new(None, address)) {
+            Ok(message) => message,
+            Err(problem) => return Outcome::Later(problem),
+        };
+        match self.transport.send(message).await {
+            Ok(_) => Outcome::Sent,
+            Err(error) => match error.status() {
+                // The text of an answer often repeats the address; its code says enough.
+                Some(code) if error.is_permanent() => Outcome::Refused(format!("the mail server refused with {code}")),
+                Some(code) => Outcome::Later(format!("the mail server said {code}, not now")),
+                None if error.is_permanent() => Outcome::Refused("the mail server refused".to_owned()),
+                None => Outcome::Later("the mail server cannot be reached".to_owned()),
+            },
+        }
+    }
+
+    fn compose(&self, letter: &Letter, to: Mailbox) -> Result<Message, String> {
+        let licenses: Vec<_> = letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
+        let session = letter.purchase.as_str();
+        let page_url = self.public_url.join(&format!("success?session_id={session}")).ok();
+        let context = context! {
+            licenses => licenses,
+            seller => self.seller,
+            order => session,
+            page_url => page_url.map(String::from),
+            support => self.reply_to.as_ref().map(|mailbox| mailbox.email.to_string()),
+            resend => letter.number > 1,
+        };
+        let render = |name: &str| {
+            self.renderer.render(name, &context).map_err(|error| format!("the template {name} cannot be used: {error}"))
+        };
+        let subject: String =
+            render("email/license.subject.txt")?.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let (text, html) = (render("email/license.txt")?, render("email/license.html")?);
+        let id = format!("<{}.{}@{}>", letter.grant, letter.number, self.from.email.domain());
+        let mut builder = Message::builder().from(self.from.clone()).to(to).subject(subject.trim()).message_id(Some(id));
+        if let Some(reply_to) = &self.reply_to {
+            builder = builder.reply_to(reply_to.clone());
+        }
+        builder.multipart(MultiPart::alternative_plain_html(text, html)).map_err(|_| "the mail cannot be composed".to_owned())
+    }
+}
+
+fn transport(settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>, Error> {
+    let url = &settings.url;
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(Error::Url)?;
+    let tls = || {
+        let mut builder = TlsParameters::builder(host.to_owned());
+        if let Some(pem) = &settings.roots {
+            builder = builder.add_root_certificate(Certificate::from_pem(pem)?);
+        }
+        builder.build_rustls()
+    };
+    let (tls, port) = match url.scheme() {
+        "smtp" => (Tls::None, 25),
+        "smtps" => (Tls::Wrapper(tls().map_err(Error::Tls)?), 465),
+        "smtp+starttls" => (Tls::Required(tls().map_err(Error::Tls)?), 587),
+        _ => return Err(Error::Url),
+    };
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
+        .tls(tls)
+        .port(url.port().unwrap_or(port))
+        .timeout(Some(TIMEOUT));
+    let password = settings.password.as_ref().map(|password| password.to_string()).or(url.password().map(str::to_owned));
+    if let (false, Some(password)) = (url.username().is_empty(), password) {
+        builder = builder.credentials(Credentials::new(decoded(url.username()), decoded(&password)));
+    }
+    Ok(builder.build())
+}
+
+/// A user name such as `keys@shop.example` stands percent-encoded in a URL.
+fn decoded(text: &str) -> String {
+    url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes()).next().map_or_else(String::new, |(name, _)| name.into_owned())
+}

@@ -1,0 +1,127 @@
+//! The templates of pages and mails: compiled in, each replaceable by a file of the same path.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use grantsmith_core::license::Slots;
+use grantsmith_core::port::Kept;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+/// Declares the built-in templates, by the path that a replacement must have.
+macro_rules! built_in {
+    ($($path:literal,)*) => {
+        const BUILT_IN: &[(&str, &str)] = &[$(($path, include_str!(concat!("../templates/", $path))),)*];
+    };
+}
+
+built_in! {
+    "pages/base.html",
+    "pages/contact.html",
+    "pages/home.html",
+    "pages/success.html",
+    "pages/pending.html",
+    "pages/ended.html",
+    "pages/not_found.html",
+    "pages/too_many.html",
+    "pages/error.html",
+    "email/license.html",
+    "email/license.txt",
+    "email/license.subject.txt",
+}
+
+/// Why templates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A replacement cannot be read.
+    #[error("cannot read the template '{path}'")]
+    Unreadable {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A template is wrong.
+    #[error("the template '{path}' has a mistake")]
+    Mistake {
+        /// Which.
+        path: String,
+        /// Where and what.
+        source: minijinja::Error,
+    },
+}
+
+/// Renders templates.
+#[derive(Debug, Clone)]
+pub struct Renderer {
+    environment: Arc<Environment<'static>>,
+}
+
+impl Renderer {
+    /// Takes the built-in templates, and from `folder` those that replace one. Every one is checked now, not at a buyer's
+    /// first visit.
+    pub fn new(folder: Option<&Path>) -> Result<Self, Error> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_auto_escape_callback(|name| {
+            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+        });
+        for (path, text) in BUILT_IN {
+            let file = folder.map(|folder| folder.join(path)).filter(|file| file.exists());
+            let text = match file {
+                Some(file) => std::fs::read_to_string(file)
+                    .map_err(|source| Error::Unreadable { path: (*path).to_owned(), source })?,
+                None => (*text).to_owned(),
+            };
+            environment
+                .add_template_owned(*path, text)
+                .map_err(|source| Error::Mistake { path: (*path).to_owned(), source })?;
+        }
+        Ok(Self { environment: Arc::new(environment) })
+    }
+
+    /// Renders one.
+    pub fn render(&self, path: &str, context: &minijinja::Value) -> Result<String, minijinja::Error> {
+        self.environment.get_template(path)?.render(context)
+    }
+}
+
+/// A license as templates see it.
+#[derive(Debug, Serialize)]
+pub struct PageLicense {
+    name: String,
+    key: String,
+    app_id: String,
+    expires: Option<String>,
+    slots: Option<String>,
+}
+
+/// A kept license for a template.
+pub fn page_license(kept: &Kept, slots: Slots) -> PageLicense {
+    let slots = kept.slots.unwrap_or(slots);
+    PageLicense::new(kept.name.as_str(), kept.key.expose(), kept.app_id.as_str(), kept.expires_at, slots)
+}
+
+impl PageLicense {
+    /// A license for a template.
+    pub fn new(name: &str, key: &str, app_id: &str, expires_at: Option<Timestamp>, slots: Slots) -> Self {
+        Self {
+            name: name.to_owned(),
+            key: key.to_owned(),
+            app_id: app_id.to_owned(),
+            expires: expires_at.map(day),
+            slots: Some(match slots {
+                Slots::Limited(1) => "1 device".to_owned(),
+                Slots::Limited(count) => format!("{count} devices"),
+                Slots::Unlimited => "any number of devices".to_owned(),
+            }),
+        }
+    }
+}
+
+/// A date that reads the same everywhere.
+fn day(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%-d %B %Y").to_string()
+}

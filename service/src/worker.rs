@@ -1,0 +1,227 @@
+//! Everything that happens behind the answer: dirty objects are looked at, grants worked on, mails sent.
+//!
+//! There are no queues in memory. What is due is a row with a time; the worker takes what is due, remembers only what it
+//! is at, and sleeps until the next time or until somebody wakes it. A killed worker leaves nothing but rows.
+
+mod deliver;
+mod issue;
+mod look;
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use grantsmith_core::GrantId;
+use grantsmith_core::execute::Executor;
+use grantsmith_core::port::Clock;
+use grantsmith_core::purchase::StripeId;
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::mail::Mailer;
+use crate::store::Store;
+use crate::stripe::client::Client as Stripe;
+
+/// How much is done at once. Looks are paced by Stripe's rate, grants by AuthForge's: these only bound memory.
+const LOOKS: usize = 32;
+const ROUNDS: usize = 64;
+const MAILS: usize = 8;
+
+/// How long to sleep at most: the net under a lost wake-up and under a clock that was set.
+const NAP: Duration = Duration::from_secs(30);
+/// How long to sleep when something is due that is being worked on, or that the record could not tell.
+const BREATHER: Duration = Duration::from_secs(1);
+
+/// What the worker works with.
+#[derive(Debug)]
+pub struct Worker {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    executor: Executor,
+    stripe: Option<Stripe>,
+    mailer: Option<Mailer>,
+    keep_bodies: Duration,
+    wake: Arc<Notify>,
+    looking: InFlight<StripeId>,
+    working: InFlight<GrantId>,
+    mailing: InFlight<GrantId>,
+}
+
+/// The parts of a [`Worker`].
+#[derive(Debug)]
+pub struct Parts {
+    /// The record.
+    pub store: Arc<dyn Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Who brings grants to what they declare.
+    pub executor: Executor,
+    /// Stripe's API; without it, events are believed.
+    pub stripe: Option<Stripe>,
+    /// The mail server; without it, deliveries are parked.
+    pub mailer: Option<Mailer>,
+    /// How long the raw bodies of events are kept.
+    pub keep_bodies: Duration,
+    /// Wakes the worker; notified by whoever writes something due.
+    pub wake: Arc<Notify>,
+}
+
+/// What is being worked on, bounded.
+#[derive(Debug)]
+struct InFlight<K> {
+    keys: Arc<Mutex<HashSet<K>>>,
+    places: Arc<Semaphore>,
+    most: usize,
+}
+
+impl<K: Eq + Hash + Clone> InFlight<K> {
+    fn new(most: usize) -> Self {
+        Self { keys: Arc::default(), places: Arc::new(Semaphore::new(most)), most }
+    }
+
+    /// How many rows to ask the record for, so that those under way cannot hide others.
+    fn ask(&self) -> u32 {
+        if self.places.available_permits() == 0 { 0 } else { u32::try_from(self.most * 2).unwrap_or(u32::MAX) }
+    }
+
+    /// Takes a place for `key`, unless it has one or there is none.
+    fn enter(&self, key: &K) -> Option<Place<K>> {
+        let permit = self.places.clone().try_acquire_owned().ok()?;
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.clone()).then(|| Place { key: key.clone(), keys: self.keys.clone(), _permit: permit })
+    }
+}
+
+/// A place among what is being worked on; given back when dropped, also by a panic.
+#[derive(Debug)]
+struct Place<K: Eq + Hash> {
+    key: K,
+    keys: Arc<Mutex<HashSet<K>>>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl<K: Eq + Hash> Drop for Place<K> {
+    fn drop(&mut self) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl Worker {
+    /// A worker that has not begun.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, clock, executor, stripe, mailer, keep_bodies, wake } = parts;
+        Arc::new(Self {
+            store,
+            clock,
+            executor,
+            stripe,
+            mailer,
+            keep_bodies,
+            wake,
+            looking: InFlight::new(LOOKS),
+            working: InFlight::new(ROUNDS),
+            mailing: InFlight::new(MAILS),
+        })
+    }
+
+    /// Works until stopped, then finishes what is under way or leaves it to the next start.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let sweeps = tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().sweep()));
+        while !stop.is_cancelled() {
+            let nap = self.start_due(&tasks).await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(nap) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+        let _ = sweeps.await;
+    }
+
+    /// Starts what is due; says how long nothing else will be.
+    async fn start_due(self: &Arc<Self>, tasks: &TaskTracker) -> Duration {
+        let now = self.now();
+        match self.start(tasks, now).await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell what is due");
+                return BREATHER;
+            }
+        }
+        match self.store.next_due().await {
+            Ok(Some(due)) if due > now => due.duration_since(now).unsigned_abs().min(NAP),
+            Ok(Some(_)) | Err(_) => BREATHER,
+            Ok(None) => NAP,
+        }
+    }
+
+    async fn start(self: &Arc<Self>, tasks: &TaskTracker, now: Timestamp) -> Result<(), crate::store::Error> {
+        for id in ask(self.working.ask(), |limit| self.store.due_grants(now, limit)).await? {
+            if let Some(place) = self.working.enter(&id) {
+                let worker = self.clone();
+                tasks.spawn(async move {
+                    worker.work(&id).await;
+                    drop(place);
+                    worker.wake.notify_one();
+                });
+            }
+        }
+        for dirty in ask(self.looking.ask(), |limit| self.store.dirty(now, limit)).await? {
+            if let Some(place) = self.looking.enter(&dirty.object.id) {
+                let worker = self.clone();
+                tasks.spawn(async move {
+                    worker.look(dirty).await;
+                    drop(place);
+                    worker.wake.notify_one();
+                });
+            }
+        }
+        for delivery in ask(self.mailing.ask(), |limit| self.store.due_deliveries(now, limit)).await? {
+            if let Some(place) = self.mailing.enter(&delivery.grant) {
+                let worker = self.clone();
+                tasks.spawn(async move {
+                    worker.deliver(delivery).await;
+                    drop(place);
+                    worker.wake.notify_one();
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Once an hour: bodies whose time is over are forgotten.
+    async fn sweep(self: Arc<Self>) {
+        let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+        loop {
+            hours.tick().await;
+            let before = self.now().checked_sub(self.keep_bodies).unwrap_or(Timestamp::MIN);
+            match self.store.drop_bodies(before).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "forgot the bodies of old events"),
+                Err(error) => tracing::warn!(%error, "old bodies were not forgotten"),
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now().wall
+    }
+
+    fn after(&self, wait: Duration) -> Timestamp {
+        self.now().checked_add(wait).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// Asks for rows, unless there is no place for any.
+async fn ask<T, F>(limit: u32, rows: impl FnOnce(u32) -> F) -> Result<Vec<T>, crate::store::Error>
+where
+    F: Future<Output = Result<Vec<T>, crate::store::Error>>,
+{
+    if limit == 0 { Ok(Vec::new()) } else { rows(limit).await }
+}

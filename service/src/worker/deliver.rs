@@ -1,0 +1,86 @@
+//! Keys that their buyers have not got yet are mailed: at least once, and never a key that is gone by then.
+
+use std::time::Duration;
+
+use grantsmith_core::Reason;
+use grantsmith_core::port::KeptState;
+use jiff::SignedDuration;
+use metrics::counter;
+
+use super::Worker;
+use crate::mail::{Letter, Outcome};
+use crate::store::{Attempted, Delivery, DeliveryState, GrantRow};
+
+/// After a refusal for now: soon, then hourly, for two days.
+const WAITS: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
+const HOURLY: Duration = Duration::from_secs(3_600);
+const GIVE_UP: SignedDuration = SignedDuration::from_hours(48);
+
+impl Worker {
+    pub(super) async fn deliver(&self, delivery: Delivery) {
+        let (grant, number) = (delivery.grant.clone(), delivery.number);
+        let attempted = match self.store.grant(&grant).await {
+            Ok(Some(row)) => self.send(&delivery, &row).await,
+            Ok(None) => self.ended(DeliveryState::Dropped, None, None),
+            Err(error) => {
+                tracing::warn!(grant.id = %grant, %error, "a mail waits for the record");
+                return tokio::time::sleep(super::BREATHER).await;
+            }
+        };
+        let outcome = match attempted.state {
+            DeliveryState::Sent => "sent",
+            DeliveryState::Due => "later",
+            DeliveryState::Parked => "parked",
+            DeliveryState::Dropped => "dropped",
+        };
+        counter!("grantsmith_mails_total", "outcome" => outcome).increment(1);
+        tracing::info!(grant.id = %grant, number, outcome, reason = attempted.reason.map(Reason::as_str), "mail");
+        if let Err(error) = self.store.attempted(&grant, number, attempted).await {
+            // The row stays due, so the mail is sent again with the same Message-ID: at least once.
+            tracing::warn!(grant.id = %grant, %error, "what became of a mail was not written down");
+            tokio::time::sleep(super::BREATHER).await;
+        }
+    }
+
+    async fn send(&self, delivery: &Delivery, row: &GrantRow) -> Attempted {
+        let parked = |reason, fix: &str| self.ended(DeliveryState::Parked, Some(reason), Some(fix.to_owned()));
+        let Some(letter) = Letter::of(row, delivery.number) else {
+            return self.ended(DeliveryState::Dropped, None, Some("the license was gone by then".to_owned()));
+        };
+        let Some(mailer) = &self.mailer else {
+            return parked(Reason::NoMailer, "no mail server is configured; set --smtp-url, then resend");
+        };
+        let Some(address) = &row.email else {
+            return parked(Reason::NoAddress, "no address is known; hand the key over yourself");
+        };
+        match mailer.send(&letter, address).await {
+            Outcome::Sent => self.ended(DeliveryState::Sent, None, None),
+            Outcome::Refused(said) => parked(Reason::MailRefused, &said),
+            Outcome::Later(said) => {
+                let age = self.now().duration_since(delivery.created);
+                if age > GIVE_UP {
+                    return parked(Reason::MailRefused, &said);
+                }
+                let tries = usize::try_from(delivery.tries).unwrap_or(usize::MAX);
+                let wait = WAITS.get(tries).copied().unwrap_or(HOURLY);
+                let due = Some(self.after(wait));
+                Attempted { due, ..self.ended(DeliveryState::Due, Some(Reason::MailRefused), Some(said)) }
+            }
+        }
+    }
+
+    fn ended(&self, state: DeliveryState, reason: Option<Reason>, detail: Option<String>) -> Attempted {
+        Attempted { state, reason, detail, due: None, at: self.now() }
+    }
+}
+
+impl Letter {
+    /// The letter of a grant's keys; none if any of them is not live.
+    fn of(row: &GrantRow, number: u32) -> Option<Self> {
+        let live = |license: &crate::store::GrantLicense| {
+            license.kept.as_ref().filter(|kept| kept.state == KeptState::Live).cloned().map(|kept| (kept, license.desired.slots))
+        };
+        let licenses: Vec<_> = row.licenses.iter().map(live).collect::<Option<_>>()?;
+        (!licenses.is_empty()).then(|| Self { grant: row.id.clone(), purchase: row.purchase.clone(), number, licenses })
+    }
+}

@@ -1,0 +1,133 @@
+//! A grant is brought to what it declares, in this process.
+
+use std::time::Duration;
+
+use grantsmith_core::execute::{Failure, Report};
+use grantsmith_core::grant::{DesiredState, Standing};
+use grantsmith_core::port::{Class, KeptState, Priority};
+use grantsmith_core::{Grant, GrantId, Reason, retry};
+use metrics::{counter, histogram};
+use tracing::Instrument;
+
+use super::Worker;
+use crate::store::{GrantLicense, GrantRow, GrantState, Progress};
+
+impl Worker {
+    /// One round of work on one grant.
+    pub(super) async fn work(&self, id: &GrantId) {
+        let span = tracing::info_span!("issue", grant.id = %id);
+        if let Err(error) = self.round(id).instrument(span).await {
+            tracing::warn!(grant.id = %id, %error, "the record failed in a round of work");
+            tokio::time::sleep(super::BREATHER).await;
+        }
+    }
+
+    async fn round(&self, id: &GrantId) -> Result<(), crate::store::Error> {
+        let Some(row) = self.store.grant(id).await? else { return Ok(()) };
+        let grant = declared(&row);
+        let report = self.executor.advance(&grant, Priority::Buyer).await;
+        let outcome = report.failure.as_ref().map_or("done", |failure| failure.reason().as_str());
+        counter!("grantsmith_rounds_total", "outcome" => outcome).increment(1);
+        // Read again: the executor has written, and what is delivered is what is kept.
+        let Some(after) = self.store.grant(id).await? else { return Ok(()) };
+        let progress = self.progress(&row, &after, &report);
+        if progress.state == GrantState::Ready && row.state != GrantState::Ready {
+            tracing::info!(reason = %progress.reason, licenses = after.licenses.len(), "ready");
+            let since = self.now().duration_since(row.created);
+            histogram!("grantsmith_issue_seconds").record(since.as_secs_f64().max(0.0));
+        }
+        self.store.progress(progress, row.updated).await
+    }
+
+    fn progress(&self, before: &GrantRow, after: &GrantRow, report: &Report) -> Progress {
+        let tries = if report.failure.is_some() { before.tries.saturating_add(1) } else { 0 };
+        let worst = report.licenses.iter().map(|(_, reason)| *reason).max_by_key(|reason| weight(*reason));
+        let reason = worst.unwrap_or(after.reason);
+        let detail = report.failure.as_ref().map(|failure| {
+            tracing::warn!(reason = %failure.reason(), %failure, tries, "stopped");
+            fix(failure)
+        });
+        Progress {
+            id: after.id.clone(),
+            state: state(&report.licenses),
+            reason,
+            detail,
+            licenses: report.licenses.clone(),
+            due: wait(report, tries).map(|wait| self.after(wait)),
+            tries,
+            deliver: report.failure.is_none() && deliverable(&after.licenses),
+            at: self.now(),
+        }
+    }
+}
+
+/// The grant as core knows it.
+fn declared(row: &GrantRow) -> Grant {
+    Grant {
+        purchase: row.purchase.clone(),
+        paid_at: row.paid_at,
+        standing: Standing::Entitled,
+        licenses: row.licenses.iter().map(|license| license.desired.clone()).collect(),
+        look_again: None,
+    }
+}
+
+/// When to come back.
+fn wait(report: &Report, tries: u32) -> Option<Duration> {
+    match &report.failure {
+        Some(failure) => Some(report.again.unwrap_or_else(|| retry::delay(failure.class(), tries))),
+        None => report.again,
+    }
+}
+
+fn state(licenses: &[(grantsmith_core::LicenseName, Reason)]) -> GrantState {
+    let any = |wanted: u8| licenses.iter().any(|(_, reason)| weight(*reason) == wanted);
+    if any(3) {
+        GrantState::Parked
+    } else if any(2) {
+        GrantState::Issuing
+    } else {
+        GrantState::Ready
+    }
+}
+
+/// How much a license's reason says about its grant: 0 as declared, 2 under way, 3 for a person.
+fn weight(reason: Reason) -> u8 {
+    match reason {
+        Reason::RevokedElsewhere | Reason::DuplicateLicenses | Reason::ReinstateRefused | Reason::ShortenRefused => 3,
+        Reason::Issuing
+        | Reason::OutcomeUnknown
+        | Reason::RateLimited
+        | Reason::CreditsExhausted
+        | Reason::Unauthorized
+        | Reason::Rejected
+        | Reason::AuthForgeUnavailable
+        | Reason::RevocationHeld => 2,
+        Reason::Issued => 0,
+        _ => 1,
+    }
+}
+
+/// Whether every license is there, live and made by us: then its buyer is owed a mail. A key that the guide's own code made
+/// was handed over by that code.
+fn deliverable(licenses: &[GrantLicense]) -> bool {
+    let live = |license: &GrantLicense| {
+        let kept = license.kept.as_ref().filter(|kept| kept.state == KeptState::Live);
+        license.desired.state == DesiredState::Active && kept.is_some()
+    };
+    let ours = |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some());
+    !licenses.is_empty() && licenses.iter().all(live) && licenses.iter().any(ours)
+}
+
+/// What a person can do about a failure.
+fn fix(failure: &Failure) -> String {
+    let advice = match failure.class() {
+        Class::Transient => "tried again by itself",
+        Class::RateLimited => "slowed down by itself; another program may use the same API key",
+        Class::CreditsExhausted => "top up the AuthForge account; the work is kept and goes on by itself",
+        Class::Unauthorized => "put a valid AuthForge API key in place; it is read again by itself",
+        Class::Rejected => "check the app id in the purchase's metadata and that the API key's account owns the app",
+        Class::OutcomeUnknown => "looked for by itself until it is found or surely absent",
+    };
+    format!("{failure}; {advice}")
+}
