@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use grantsmith_core::port::{ApiError, Class, Clock, Moment, Now, Priority};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use self::bucket::Pace;
 pub use self::pause::Paused;
@@ -65,6 +65,8 @@ pub struct Scheduler {
     clock: Arc<dyn Clock>,
     key: SharedKey,
     state: Mutex<State>,
+    /// Wakes the driver when all tokens were held for permits in hand and one of these has been used.
+    freed: Notify,
 }
 
 impl fmt::Debug for Scheduler {
@@ -77,7 +79,7 @@ impl Scheduler {
     /// A scheduler that keeps `pace`.
     pub fn new(pace: Pace, clock: Arc<dyn Clock>, key: SharedKey) -> Arc<Self> {
         let state = Mutex::new(State::new(pace, clock.now().moment));
-        Arc::new(Self { clock, key, state })
+        Arc::new(Self { clock, key, state, freed: Notify::new() })
     }
 
     /// How AuthForge fares.
@@ -148,7 +150,9 @@ impl Scheduler {
 
     fn sent(&self, id: u64) -> (Now, Arc<ApiKey>) {
         let now = self.clock.now();
-        self.lock().sent(id, now.moment);
+        if self.lock().sent(id, now.moment) {
+            self.freed.notify_one();
+        }
         (now, self.key.load_full())
     }
 
@@ -247,7 +251,9 @@ impl Driver {
                 }
                 state.next_wake(now)
             };
-            tokio::time::sleep(wait.clamp(Duration::from_micros(500), Self::LONGEST_SLEEP)).await;
+            let wait = wait.clamp(Duration::from_micros(500), Self::LONGEST_SLEEP);
+            // Either way the state is looked at anew; an elapsed wait is no error.
+            let _ = tokio::time::timeout(wait, self.scheduler.freed.notified()).await;
         }
     }
 }

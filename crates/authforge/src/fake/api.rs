@@ -45,32 +45,36 @@ async fn put(
     run(shared, CallKind::Put, &headers, move |world, now| changed(world, now, &key, &body)).await
 }
 
-/// The fields of a license in one kind of answer.
-fn shown(license: &Stored, label: bool, slots: bool, hwids: bool, created_at: bool) -> Value {
+const LABEL: &str = "label";
+const SLOTS: &str = "maxHwidSlots";
+const HWIDS: &str = "hwidList";
+const CREATED_AT: &str = "createdAt";
+
+/// A license in one kind of answer: what every answer has, and those of the other fields that this one has.
+fn shown(license: &Stored, others: &[&str]) -> Value {
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     put("licenseKey", json!(license.key));
     put("appId", json!(license.app_id));
     put("status", json!(if license.revoked { "revoked" } else { "active" }));
     put("expiresAt", json!(license.expires_at));
-    if slots {
-        put("maxHwidSlots", json!(license.max_hwid_slots));
+    for other in others {
+        let value = match *other {
+            LABEL => json!(license.label),
+            SLOTS => json!(license.max_hwid_slots),
+            HWIDS => json!(license.hwids),
+            _ => json!(format!("{:.3}", license.created_at)),
+        };
+        put(other, value);
+    }
+    if others.contains(&SLOTS) {
         put("unlimitedHwidSlots", json!(license.unlimited));
-    }
-    if created_at {
-        put("createdAt", json!(format!("{:.3}", license.created_at)));
-    }
-    if label {
-        put("label", json!(license.label));
-    }
-    if hwids {
-        put("hwidList", json!(license.hwids));
     }
     Value::Object(fields)
 }
 
 fn whole(license: &Stored) -> Value {
-    shown(license, true, true, true, true)
+    shown(license, &[LABEL, SLOTS, HWIDS, CREATED_AT])
 }
 
 fn bad(message: &str) -> Reply {
@@ -112,10 +116,11 @@ fn created(world: &mut World, now: Timestamp, body: &[u8]) -> Reply {
     }
     let unlimited = switches.unlimited_supported
         && body.get("unlimitedHwidSlots").and_then(Value::as_bool).unwrap_or(false);
-    let with_label = switches.create_label;
+    let others: &[&str] =
+        if switches.create_label { &[SLOTS, CREATED_AT, LABEL] } else { &[SLOTS, CREATED_AT] };
     let new = NewLicense { app_id: app.to_owned(), label, expires_at, max_hwid_slots, unlimited };
     let made: Vec<_> = (0..quantity).map(|_| world.store.create(new.clone(), now, Deeds::Created)).collect();
-    let rows: Vec<_> = made.iter().map(|license| shown(license, with_label, true, false, true)).collect();
+    let rows: Vec<_> = made.iter().map(|license| shown(license, others)).collect();
     let reply = Reply::json(201, &json!({"licenses": rows}));
     match made.as_slice() {
         [one] => reply.about(&one.key),
@@ -164,11 +169,17 @@ fn listed(world: &World, now: Timestamp, query: &ListQuery) -> Reply {
         ListOrder::Oldest | ListOrder::Newest => license.number,
     };
     let cursor = page.last().filter(|_| more).map(|last| format!("after-{}", place(last)));
-    let Switches { list_labels, list_slots, list_hwids, list_created_at, .. } = world.switches;
-    let rows: Vec<_> = page
-        .iter()
-        .map(|license| shown(license, list_labels, list_slots, list_hwids, list_created_at))
-        .collect();
+    let switches = &world.switches;
+    let others: Vec<_> = [
+        (switches.list_labels, LABEL),
+        (switches.list_slots, SLOTS),
+        (switches.list_hwids, HWIDS),
+        (switches.list_created_at, CREATED_AT),
+    ]
+    .into_iter()
+    .filter_map(|(on, field)| on.then_some(field))
+    .collect();
+    let rows: Vec<_> = page.iter().map(|license| shown(license, &others)).collect();
     Reply::json(200, &json!({"licenses": rows, "cursor": cursor}))
 }
 
@@ -251,7 +262,7 @@ fn changed(world: &mut World, now: Timestamp, key: &str, body: &[u8]) -> Reply {
     let Some(license) = changed else { return Reply::error(404, "not_found", "no such license") };
     let body = match switches.put_answer {
         PutAnswer::Full => whole(&license),
-        PutAnswer::Partial => shown(&license, false, false, false, false),
+        PutAnswer::Partial => shown(&license, &[]),
         PutAnswer::Empty => json!({}),
     };
     Reply::json(200, &body).about(key)

@@ -51,6 +51,8 @@ pub(super) struct State {
     creates: Option<Pause>,
     failures: u32,
     driving: bool,
+    /// Whether the driver waits for a permit in hand to be used.
+    stalled: bool,
 }
 
 impl State {
@@ -68,6 +70,7 @@ impl State {
             creates: None,
             failures: 0,
             driving: false,
+            stalled: false,
         }
     }
 
@@ -179,13 +182,14 @@ impl State {
         Ok(id)
     }
 
-    /// The request of a permit is being sent: now it costs its token.
-    pub(super) fn sent(&mut self, id: u64, now: Moment) {
+    /// The request of a permit is being sent: now it costs its token. Tells whether the driver waited for that.
+    pub(super) fn sent(&mut self, id: u64, now: Moment) -> bool {
         self.unsent.remove(&id);
         self.bucket.pay(now);
         for pause in self.everything.iter_mut().chain(self.creates.iter_mut()) {
             pause.probe_sent(id, now);
         }
+        std::mem::take(&mut self.stalled)
     }
 
     /// A call has gone away: from the queue, or with a permit in hand.
@@ -316,7 +320,9 @@ impl State {
             return slow.since(now);
         }
         let held = self.unsent.len() + 1;
-        self.bucket.time_until(held, now).unwrap_or_else(|| {
+        let wait = self.bucket.time_until(held, now);
+        self.stalled = wait.is_none();
+        wait.unwrap_or_else(|| {
             // All tokens are held for permits in hand: the first of these to run out frees one.
             self.unsent.values().min().map_or(Duration::ZERO, |until| until.since(now))
         })
