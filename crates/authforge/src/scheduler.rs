@@ -1,9 +1,9 @@
 //! Whose call goes next, and when: one scheduler for all calls of a process.
 //!
 //! - A waiting call of a higher class gets the next permit, always; within a class they go in the order they came.
-//! - The pace never overflows AuthForge's bucket (see [`Pace`]). A permit costs its token when its request is *sent*: a
-//!   create reserved before a slow write and sent after it counts when AuthForge sees it. That is why the pace is not
-//!   `governor`'s, which counts at the permit and can neither hold a token back nor be emptied.
+//! - The pace never overflows AuthForge's bucket, whenever the requests arrive there (see `bucket`). That is why it is not
+//!   `governor`'s, which counts a request when it is allowed, however long it waits for a disk or a connection after that,
+//!   and which can neither hold a token nor be emptied.
 //! - 429 and `Retry-After` hold everything until then, and the pace starts again without a burst.
 //! - 401, an outage and (for creates) 402 are pauses: calls fail at once with the time of the next probe, and one call at a
 //!   time is let through to look. All who wait come back by themselves; a success ends the pause at once.
@@ -65,7 +65,7 @@ pub struct Scheduler {
     clock: Arc<dyn Clock>,
     key: SharedKey,
     state: Mutex<State>,
-    /// Wakes the driver when all tokens were held for permits in hand and one of these has been used.
+    /// Wakes the driver when all tokens were held and one of them is free.
     freed: Notify,
 }
 
@@ -144,15 +144,13 @@ impl Scheduler {
     fn forget(&self, id: u64) {
         let now = self.clock.now().moment;
         let mut state = self.lock();
-        state.forget(id);
-        state.pump(now);
+        state.forget(id, now);
+        self.go_on(&mut state, now);
     }
 
     fn sent(&self, id: u64) -> (Now, Arc<ApiKey>) {
         let now = self.clock.now();
-        if self.lock().sent(id, now.moment) {
-            self.freed.notify_one();
-        }
+        self.lock().sent(id, now.moment);
         (now, self.key.load_full())
     }
 
@@ -164,7 +162,15 @@ impl Scheduler {
             &state::Report { id: ticket.id, create: ticket.create, sent, key, key_is_current, verdict },
             now,
         );
-        state.pump(now.moment);
+        self.go_on(&mut state, now.moment);
+    }
+
+    /// Lets the next ones go after something has changed.
+    fn go_on(&self, state: &mut State, now: Moment) {
+        state.pump(now);
+        if state.was_stalled() {
+            self.freed.notify_one();
+        }
     }
 }
 

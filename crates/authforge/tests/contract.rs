@@ -12,8 +12,8 @@ mod support;
 
 use std::sync::Arc;
 
-use grantsmith_authforge::ApiKey;
 use grantsmith_authforge::fake::{CallKind, ListOrder, NewLicense, PutAnswer, RateLimit, Switches};
+use grantsmith_authforge::{ApiKey, Pace};
 use grantsmith_core::port::{Class, Clock as _, CreateLicense, LicenseApi, Priority};
 use grantsmith_core::{LicenseKey, LicenseStatus, Slots};
 
@@ -262,7 +262,8 @@ async fn an_action_that_is_ignored_and_answered_200_does_not_count_as_done() {
 
 #[tokio::test]
 async fn a_create_without_a_turn_is_not_sent() {
-    let burst = |settings: &mut grantsmith_authforge::Settings| settings.pace.burst = 1;
+    let burst =
+        |settings: &mut grantsmith_authforge::Settings| settings.pace = Pace { per_second: 1, burst: 1 };
     let bench = Bench::tuned(Switches::default(), burst).await;
     bench.create("cs_test_1").await.expect("created");
     let error = bench.client.create(&order("cs_test_2")).await.expect_err("no turn");

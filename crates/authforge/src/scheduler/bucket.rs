@@ -1,4 +1,4 @@
-//! The pace: a token bucket whose tokens go when a request is sent, not when it is allowed.
+//! The pace: a token bucket that is never fuller than AuthForge's.
 
 use std::time::Duration;
 
@@ -22,9 +22,13 @@ impl Default for Pace {
 
 /// Counts what may be sent.
 ///
-/// AuthForge counts requests when they arrive, and the network does not keep their distances: requests that left over a
-/// second may arrive within half of one. A bucket that copied the limit would then overflow the server's. So a fifth of
-/// the burst is left as slack, which absorbs 0.4 s of jitter at the default limit, and 2 % of the rate wins it back.
+/// AuthForge counts a request when it arrives, which is somewhere between its sending and its answer: the network does not
+/// keep distances, and a burst that opens connections arrives much later than the requests behind it. So a token is held
+/// from the permit on and paid for only when the answer is there. Whenever within that time the request arrived, the
+/// server's bucket had a token for it, and has had at least as long as ours to fill again. The price is that no more than
+/// the burst can be under way at once, which binds only at answers slower than two seconds. (A bucket that pays at the
+/// permit and leaves a fifth of the burst as slack was tried: under load it met 429.) 1 % of the rate is left for clocks
+/// that do not run alike.
 #[derive(Debug)]
 pub(super) struct Bucket {
     /// What one request costs.
@@ -36,8 +40,8 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(pace: Pace, now: Moment) -> Self {
-        let cost = Duration::from_secs_f64(1.0 / (f64::from(pace.per_second.max(1)) * 0.98));
-        let most = cost * (pace.burst / 5 * 4 + pace.burst % 5).max(1);
+        let cost = Duration::from_secs_f64(1.0 / (f64::from(pace.per_second.max(1)) * 0.99));
+        let most = cost * pace.burst.max(1);
         Self { cost, most, credit: most, at: now }
     }
 
@@ -61,7 +65,7 @@ impl Bucket {
         (price <= self.most).then(|| self.at.since(now) + price.saturating_sub(self.credit))
     }
 
-    /// Pays for a request that is being sent.
+    /// Pays for a request that has been answered.
     pub(super) fn pay(&mut self, now: Moment) {
         self.refill(now);
         self.credit = self.credit.saturating_sub(self.cost);

@@ -40,8 +40,8 @@ pub(super) struct State {
     next_id: u64,
     /// One queue for each [`Priority`], in its order.
     queues: [VecDeque<Waiter>; 4],
-    /// Permits given whose requests are not sent yet, and until when their tokens are held for them.
-    unsent: HashMap<u64, Moment>,
+    /// Permits given and not answered for yet, each with a token held for it: until then, if it is not used by then.
+    held: HashMap<u64, Option<Moment>>,
     /// Those among them that are reservations, oldest first.
     reserved: VecDeque<u64>,
     slow_until: Option<Moment>,
@@ -51,7 +51,7 @@ pub(super) struct State {
     creates: Option<Pause>,
     failures: u32,
     driving: bool,
-    /// Whether the driver waits for a permit in hand to be used.
+    /// Whether the driver waits for a token that is held.
     stalled: bool,
 }
 
@@ -61,7 +61,7 @@ impl State {
             bucket: Bucket::new(pace, now),
             next_id: 0,
             queues: Default::default(),
-            unsent: HashMap::new(),
+            held: HashMap::new(),
             reserved: VecDeque::new(),
             slow_until: None,
             slow_since: now,
@@ -132,10 +132,10 @@ impl State {
         if self.slow_until.is_some_and(|until| until > now) {
             return;
         }
-        while self.bucket.holds(self.unsent.len() + 1, now) {
+        while self.bucket.holds(self.held.len() + 1, now) {
             let Some(waiter) = self.queues.iter_mut().find_map(VecDeque::pop_front) else { return };
             if waiter.tell.send(Ok(())).is_ok() {
-                self.unsent.insert(waiter.id, now.plus(LEASE));
+                self.held.insert(waiter.id, Some(now.plus(LEASE)));
             } else {
                 self.probe_gone(waiter.id);
             }
@@ -144,16 +144,17 @@ impl State {
 
     /// Gives back the tokens of permits that nobody used in time.
     fn expire(&mut self, now: Moment) {
-        if self.unsent.values().any(|until| *until <= now) {
-            self.unsent.retain(|_, until| *until > now);
-            let unsent = &self.unsent;
-            self.reserved.retain(|id| unsent.contains_key(id));
+        let over = |until: &Option<Moment>| until.is_some_and(|until| until <= now);
+        if self.held.values().any(over) {
+            self.held.retain(|_, until| !over(until));
+            let held = &self.held;
+            self.reserved.retain(|id| held.contains_key(id));
         }
     }
 
     pub(super) fn reserve(&mut self, id: u64) {
         // A pause that began in this very moment has taken the permit back already.
-        if self.unsent.contains_key(&id) {
+        if self.held.contains_key(&id) {
             self.reserved.push_back(id);
         }
     }
@@ -170,7 +171,7 @@ impl State {
         let slow = self.slow_until.filter(|until| *until > now.moment).map(|until| until.since(now.moment));
         let wait = match slow {
             Some(slow) => Some(slow),
-            None if self.bucket.holds(self.unsent.len() + 1, now.moment) => None,
+            None if self.bucket.holds(self.held.len() + 1, now.moment) => None,
             None => Some(self.next_wake(now.moment)),
         };
         if let Some(wait) = wait {
@@ -178,28 +179,38 @@ impl State {
             return Err(ApiError { class: Class::Transient, retry_after: Some(wait), detail });
         }
         let id = self.admit(true, now.moment)?;
-        self.unsent.insert(id, now.moment.plus(LEASE));
+        self.held.insert(id, Some(now.moment.plus(LEASE)));
         Ok(id)
     }
 
-    /// The request of a permit is being sent: now it costs its token. Tells whether the driver waited for that.
-    pub(super) fn sent(&mut self, id: u64, now: Moment) -> bool {
-        self.unsent.remove(&id);
-        self.bucket.pay(now);
+    /// The request of a permit is being sent: from now on it may arrive at any time.
+    pub(super) fn sent(&mut self, id: u64, now: Moment) {
+        self.held.insert(id, None);
         for pause in self.everything.iter_mut().chain(self.creates.iter_mut()) {
             pause.probe_sent(id, now);
         }
-        std::mem::take(&mut self.stalled)
     }
 
-    /// A call has gone away: from the queue, or with a permit in hand.
-    pub(super) fn forget(&mut self, id: u64) {
-        self.unsent.remove(&id);
+    /// A call has gone away: from the queue, with a permit in hand, or before its answer came.
+    pub(super) fn forget(&mut self, id: u64, now: Moment) {
+        self.settle(id, now);
         self.reserved.retain(|reserved| *reserved != id);
         for queue in &mut self.queues {
             queue.retain(|waiter| waiter.id != id);
         }
         self.probe_gone(id);
+    }
+
+    /// Gives back the token of a permit, or pays with it if its request was sent.
+    fn settle(&mut self, id: u64, now: Moment) {
+        if self.held.remove(&id) == Some(None) {
+            self.bucket.pay(now);
+        }
+    }
+
+    /// Whether the driver waited for a token that somebody held, and has to look again.
+    pub(super) fn was_stalled(&mut self) -> bool {
+        std::mem::take(&mut self.stalled)
     }
 
     fn probe_gone(&mut self, id: u64) {
@@ -211,6 +222,7 @@ impl State {
     /// Learns from a finished call.
     pub(super) fn report(&mut self, report: &Report<'_>, now: Now) {
         let Verdict { class, answered, retry_after } = report.verdict;
+        self.settle(report.id, now.moment);
         if class == Some(Class::RateLimited) || retry_after.is_some() {
             self.slow(report.sent, retry_after, now.moment);
         }
@@ -293,7 +305,7 @@ impl State {
             }
         }
         for id in gone {
-            self.unsent.remove(&id);
+            self.held.remove(&id);
             self.probe_gone(id);
         }
     }
@@ -319,12 +331,12 @@ impl State {
         if let Some(slow) = self.slow_until.filter(|until| *until > now) {
             return slow.since(now);
         }
-        let held = self.unsent.len() + 1;
+        let held = self.held.len() + 1;
         let wait = self.bucket.time_until(held, now);
         self.stalled = wait.is_none();
         wait.unwrap_or_else(|| {
-            // All tokens are held for permits in hand: the first of these to run out frees one.
-            self.unsent.values().min().map_or(Duration::ZERO, |until| until.since(now))
+            // All tokens are held. An answer wakes the driver, and so does the first permit that runs out unused.
+            self.held.values().flatten().min().map_or(LEASE, |until| until.since(now))
         })
     }
 

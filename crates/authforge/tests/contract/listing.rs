@@ -78,7 +78,7 @@ async fn a_listing_that_stops_early_is_incomplete_and_one_that_never_started_fai
     let whole = bench.client.list(&app(), bench.now(), Priority::Audit).await.expect("listing");
     assert!(whole.is_complete());
     let client = client_of(&bench.fake.url(), &bench.key, &bench.clock, |_| ());
-    bench.fake.switch(|switches| switches.latency_ms = 20);
+    bench.fake.switch(|switches| switches.latency_ms = 200);
     let early = tokio::spawn({
         let now = bench.now();
         async move { client.list(&app(), now, Priority::Audit).await }
