@@ -1,1 +1,3 @@
 //! Grantsmith.
+
+pub mod stripe;
