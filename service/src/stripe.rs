@@ -4,12 +4,12 @@
 //! The three are pure. [`client`] fetches the object as it stands now, and [`fake`] is a Stripe of our own over real HTTP,
 //! for demonstration and tests.
 
-// pub mod client;
+pub mod client;
 pub mod event;
-// pub mod fake;
+pub mod fake;
 pub mod key;
 pub mod secret;
-// pub mod shape;
+pub mod shape;
 pub mod signature;
 
 use std::fmt;
