@@ -1,0 +1,237 @@
+//! Fetches objects from Stripe as they stand now (Stripe, API).
+
+mod error;
+mod retry;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use grantsmith_core::purchase::StripeId;
+use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use serde_json::Value;
+
+use super::key::SharedKey;
+
+pub use error::Error;
+
+use error::Failure;
+
+/// The one API version that we ask for, so that answers have one shape whatever the account's default is, and however many
+/// years pass (Stripe, API versioning). Raised by hand, together with `shape` and its fixtures.
+pub const STRIPE_VERSION: &str = "2026-10-28.endive";
+
+/// Where Stripe is.
+pub const DEFAULT_URL: &str = "https://api.stripe.com";
+
+/// Requests a second: a fifth of Stripe's 25 is left to the seller's other programs.
+pub const DEFAULT_RATE: NonZeroU32 = match NonZeroU32::new(20) {
+    Some(rate) => rate,
+    None => NonZeroU32::MIN,
+};
+
+/// Most answers are a tenth of this; a hundred line items with their prices make half of it.
+const LARGEST_ANSWER: usize = 1024 * 1024;
+
+/// Stripe's largest page (Stripe, pagination).
+const PAGE: usize = 100;
+
+/// Ten times what a session can hold (100 line items), so that a list without an end cannot keep us.
+const MOST_LINE_ITEMS: usize = 1_000;
+
+/// How to reach Stripe.
+#[derive(Clone)]
+pub struct Settings {
+    /// Without a path: `/v1/…` hangs below it.
+    pub base_url: String,
+    /// The key in use; a swap takes effect with the next request.
+    pub api_key: SharedKey,
+    /// The client that all of our outgoing calls share.
+    pub http: reqwest::Client,
+    /// Requests a second. Stripe allows 25 to a sandbox, and to each endpoint of a live account (Stripe, rate limits).
+    pub rate: NonZeroU32,
+    /// How long one request may take. Stripe's libraries wait 80 s, for calls that move money: they must not be cut off. Ours
+    /// only read, come back through the worker's queue, and a buyer looks at the success page meanwhile.
+    pub timeout: Duration,
+    /// The first pause before a request is repeated.
+    pub backoff: Duration,
+}
+
+impl Settings {
+    /// The settings for production.
+    pub fn new(base_url: impl Into<String>, api_key: SharedKey, http: reqwest::Client) -> Self {
+        Self {
+            base_url: base_url.into(),
+            api_key,
+            http,
+            rate: DEFAULT_RATE,
+            timeout: Duration::from_secs(30),
+            backoff: retry::FIRST_PAUSE,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("base_url", &self.base_url)
+            .field("rate", &self.rate)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A reader of Stripe's API. Clones share one rate limit.
+#[derive(Clone, Debug)]
+pub struct Client {
+    settings: Settings,
+    limiter: Arc<DefaultDirectRateLimiter>,
+}
+
+type Query<'q> = &'q [(&'q str, &'q str)];
+
+impl Client {
+    /// A client that has called nobody yet.
+    pub fn new(mut settings: Settings) -> Self {
+        let trimmed = settings.base_url.trim_end_matches('/').len();
+        settings.base_url.truncate(trimmed);
+        let limiter = Arc::new(RateLimiter::direct(quota(settings.rate)));
+        Self { settings, limiter }
+    }
+
+    /// Fetches a Checkout session with its payment, its latest charge, and all of its line items.
+    ///
+    /// However many pages the line items come in, the answer holds all of them: `line_items.has_more` is false.
+    pub async fn session(&self, id: &StripeId) -> Result<Value, Error> {
+        let path = format!("/v1/checkout/sessions/{id}");
+        let expand = [("expand[]", "payment_intent.latest_charge"), ("expand[]", "line_items")];
+        let mut session = self.get(&path, &expand).await?;
+        while session["line_items"]["has_more"] == Value::Bool(true) {
+            let page = {
+                let lines = list(&session["line_items"])?;
+                if lines.len() > MOST_LINE_ITEMS {
+                    return Err(Error::odd("a list of line items without an end"));
+                }
+                self.page_after(&path, lines.last()).await?
+            };
+            merge(&mut session["line_items"], page)?;
+        }
+        Ok(session)
+    }
+
+    async fn page_after(&self, path: &str, last: Option<&Value>) -> Result<Value, Error> {
+        let limit = PAGE.to_string();
+        let mut query = vec![("limit", limit.as_str())];
+        if let Some(last) = last {
+            let id = last["id"].as_str().ok_or_else(|| Error::odd("a line item without an id"))?;
+            query.push(("starting_after", id));
+        }
+        self.get(&format!("{path}/line_items"), &query).await
+    }
+
+    /// The sessions that a PaymentIntent paid; one, or none where it was made without Checkout.
+    pub async fn sessions_of_payment_intent(&self, id: &StripeId) -> Result<Vec<StripeId>, Error> {
+        let query = [("payment_intent", id.as_str()), ("limit", "100")];
+        let answer = self.get("/v1/checkout/sessions", &query).await?;
+        let id_of = |session: &Value| StripeId::parse(session["id"].as_str()?).ok();
+        let sessions = list(&answer)?.iter().map(id_of).collect::<Option<_>>();
+        sessions.ok_or_else(|| Error::odd("a session without an id"))
+    }
+
+    /// The PaymentIntent that a charge belongs to, which thin events do not tell; none for charges made without one.
+    pub async fn payment_intent_of_charge(&self, id: &StripeId) -> Result<Option<StripeId>, Error> {
+        let charge = self.get(&format!("/v1/charges/{id}"), &[]).await?;
+        match &charge["payment_intent"] {
+            Value::Null => Ok(None),
+            Value::String(id) => StripeId::parse(id).map(Some).map_err(|_| Error::odd("an odd id")),
+            _ => Err(Error::odd("an odd id")),
+        }
+    }
+
+    /// Repeats what Stripe's libraries repeat, twice at most: the queue behind us repeats too, and with longer pauses.
+    async fn get(&self, path: &str, query: Query<'_>) -> Result<Value, Error> {
+        let mut attempt = 0;
+        loop {
+            self.limiter.until_ready().await;
+            match self.get_once(path, query).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) if failure.repeat && attempt < retry::REPEATS => {
+                    let pause = retry::pause(attempt, self.settings.backoff, rand::random());
+                    tracing::debug!(attempt, ?pause, error = %failure.error, "asking Stripe again");
+                    tokio::time::sleep(pause).await;
+                    attempt += 1;
+                }
+                Err(failure) => return Err(failure.error),
+            }
+        }
+    }
+
+    async fn get_once(&self, path: &str, query: Query<'_>) -> Result<Value, Failure> {
+        let response = self
+            .settings
+            .http
+            .get(format!("{}{path}", self.settings.base_url))
+            .query(query)
+            .header(AUTHORIZATION, self.bearer()?)
+            .header(ACCEPT, "application/json")
+            .header("stripe-version", STRIPE_VERSION)
+            .timeout(self.settings.timeout)
+            .send()
+            .await
+            .map_err(Failure::lost)?;
+        let answer = error::Answer::of(&response);
+        let body = read(response).await?;
+        let json = serde_json::from_slice(&body);
+        if !answer.status.is_success() {
+            return Err(Failure::refused(answer, json.ok().as_ref()));
+        }
+        json.map_err(|_| Failure::of(Error::odd("an answer that is not JSON")))
+    }
+
+    fn bearer(&self) -> Result<HeaderValue, Error> {
+        let key = self.settings.api_key.load();
+        let text = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
+        // The key is printable ASCII since it was read, so this does not fail.
+        let mut value = HeaderValue::from_str(&text).map_err(|_| Error::odd("a key that fits no header"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+/// A quarter of the rate at once: with more, a second that begins rested would see nearly twice the rate.
+fn quota(rate: NonZeroU32) -> Quota {
+    let burst = NonZeroU32::new(rate.get() / 4).unwrap_or(NonZeroU32::MIN);
+    Quota::per_second(rate).allow_burst(burst)
+}
+
+/// Reads a body, up to a bound that no honest answer reaches.
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(Failure::lost)? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(Failure::of(Error::odd("an answer larger than 1 MiB")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn list(object: &Value) -> Result<&Vec<Value>, Error> {
+    object["data"].as_array().ok_or_else(|| Error::odd("a list without 'data'"))
+}
+
+/// Appends a page to a list. A page that says there is more must bring some, or we would ask for ever.
+fn merge(whole: &mut Value, mut page: Value) -> Result<(), Error> {
+    let more = page["has_more"] == Value::Bool(true);
+    match (whole["data"].as_array_mut(), page["data"].as_array_mut()) {
+        (Some(whole), Some(page)) if !(more && page.is_empty()) => whole.append(page),
+        _ => return Err(Error::odd("a list that has more and shows none")),
+    }
+    whole["has_more"] = Value::Bool(more);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
