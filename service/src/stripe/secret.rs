@@ -137,7 +137,8 @@ impl Secrets {
         };
         let trimmed = value.trim();
         let secret = Secret::new(mode, trimmed).ok_or(Error::Blank { entry })?;
-        if !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
+        // A comma or colon is a second secret or an unknown mode: one that could never sign, and nobody would know why.
+        if !trimmed.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b':' | b'#')) {
             return Err(Error::Malformed { entry });
         }
         if ["sk_", "rk_", "pk_", "we_", "evt_"].iter().any(|prefix| trimmed.starts_with(prefix)) {
@@ -218,7 +219,9 @@ mod tests {
         assert_eq!(read("whsec_a\nlive:\n"), Err(Error::Blank { entry: 2 }));
         assert_eq!(read("test: "), Err(Error::Blank { entry: 1 }));
         assert_eq!(read("whsec_a b"), Err(Error::Malformed { entry: 1 }));
-        assert_eq!(read("whsec_\u{e9}"), Err(Error::Malformed { entry: 1 }));
+        for odd in ["whsec_\u{e9}", "whsec_a,whsec_b", "prod:whsec_a", "# comment", "whsec_a#b"] {
+            assert_eq!(read(odd), Err(Error::Malformed { entry: 1 }), "{odd:?}");
+        }
         assert_eq!(read("rk_live_1"), Err(Error::OtherKind { entry: 1 }));
         assert_eq!(read("we_1"), Err(Error::OtherKind { entry: 1 }));
         assert_eq!(read("live:whsec_a\ntest:whsec_a"), Err(Error::BothModes { entry: 2 }));

@@ -179,11 +179,11 @@ impl World {
         Self { mode, seed, state: Mutex::default() }
     }
 
-    /// Somebody goes through Checkout.
+    /// Somebody goes through Checkout. A subscription is paid at once, or free as in a trial, whatever else was asked for.
     pub fn buy(&self, purchase: Purchase, at: Timestamp) -> Bought {
         let stage = match (purchase.kind, purchase.payment) {
             (Kind::Setup, _) | (_, PaymentPlan::Free) => Stage::Free,
-            (_, PaymentPlan::Paid) => Stage::Paid,
+            (Kind::Subscription, _) | (_, PaymentPlan::Paid) => Stage::Paid,
             (_, PaymentPlan::Delayed) => Stage::Pending,
             (_, PaymentPlan::ManualCapture { says_paid }) => Stage::Authorized { says_paid },
         };
