@@ -41,6 +41,28 @@ fn every_rendering_of_a_completed_session_reads_the_same() {
 }
 
 #[test]
+fn every_fixture_is_named_after_what_is_inside() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/stripe");
+    for file in std::fs::read_dir(folder).expect("a folder") {
+        let file = file.expect("a file");
+        let name = file.file_name().into_string().expect("a plain name");
+        let body = std::fs::read(file.path()).expect("readable");
+        if name.starts_with("checkout.session.fetched.") {
+            assert_eq!(Event::parse(&body), Err(Error::NotAnEvent), "{name}: an answer of the API");
+            continue;
+        }
+        let event = parse(&body);
+        assert!(name.starts_with(event.event_type.as_ref()), "{name}");
+        assert_eq!(name.ends_with(".thin.json"), event.rendering == Rendering::Thin, "{name}");
+        assert_eq!(
+            name.ends_with(".endive.json"),
+            event.api_version.as_deref() == Some("2026-10-28.endive"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn renderings_are_told_apart() {
     assert_eq!(parse(fixture!("checkout.session.completed.endive")).rendering, Rendering::Snapshot);
     assert_eq!(parse(fixture!("checkout.session.completed.thin")).rendering, Rendering::Thin);
