@@ -57,7 +57,8 @@ impl Backend for Fulfillment {
     }
 
     async fn page(&self, session: &str) -> Result<(Page, bool), Error> {
-        let page = Fulfillment::page(self, session).await.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let page =
+            Fulfillment::page(self, session).await.map_err(|error| Error::Unavailable(error.to_string()))?;
         Ok((page, self.mail_enabled()))
     }
 
@@ -90,7 +91,8 @@ impl Backend for Remote {
         let deadline = tokio::time::Instant::now() + RETRY_FOR;
         let mut pause = Duration::from_millis(50);
         loop {
-            let message = pb::RecordEventRequest { payload: body.to_vec(), verified_mode: mode(verified).into() };
+            let message =
+                pb::RecordEventRequest { payload: body.to_vec(), verified_mode: mode(verified).into() };
             let mut request = self.request(Role::Ingest, message)?;
             request.set_timeout(RETRY_FOR);
             let mut client = client(self.channel.clone());
@@ -99,7 +101,10 @@ impl Backend for Remote {
                 Ok(Err(status)) if status.code() == Code::InvalidArgument => {
                     return Err(Error::NotAnEvent(status.message().to_owned()));
                 }
-                Ok(Err(status)) if status.code() == Code::Unavailable && tokio::time::Instant::now() + pause < deadline => {
+                Ok(Err(status))
+                    if status.code() == Code::Unavailable
+                        && tokio::time::Instant::now() + pause < deadline =>
+                {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }

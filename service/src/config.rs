@@ -52,6 +52,9 @@ pub struct Demo {
     /// Where /healthz, /readyz and /metrics listen
     #[arg(long, env = "GRANTSMITH_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
     pub admin_listen: SocketAddr,
+    /// Where the shop to play with listens
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    pub shop_listen: SocketAddr,
     /// A folder to keep everything in, so that the demonstration can be stopped and started again
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
@@ -137,7 +140,13 @@ pub struct Web {
     #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<Url>,
     /// Proxies whose X-Forwarded-For counts for rate limits: networks, comma-separated
-    #[arg(long, env = "GRANTSMITH_TRUSTED_PROXIES", value_delimiter = ',', default_value = "127.0.0.0/8,::1/128", value_name = "CIDR")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        default_value = "127.0.0.0/8,::1/128",
+        value_name = "CIDR"
+    )]
     pub trusted_proxies: Vec<IpNet>,
     /// The seller's name on pages and in mails
     #[arg(long, env = "GRANTSMITH_SELLER_NAME", value_name = "NAME")]
@@ -170,7 +179,12 @@ pub struct Hook {
 #[derive(Debug, Args)]
 pub struct Back {
     /// The record, sqlite://PATH; created and brought up to date at start
-    #[arg(long, env = "GRANTSMITH_DATABASE_URL", default_value = "sqlite://grantsmith.db", value_name = "URL")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_DATABASE_URL",
+        default_value = "sqlite://grantsmith.db",
+        value_name = "URL"
+    )]
     pub database_url: String,
     /// How long the raw bodies of events are kept; their ids are kept for ever
     #[arg(long, env = "GRANTSMITH_KEEP_BODIES", default_value = "90d", value_parser = humantime::parse_duration, value_name = "TIME")]
@@ -180,7 +194,13 @@ pub struct Back {
     pub success_page_for: Duration,
 
     /// Stripe's API
-    #[arg(long, env = "GRANTSMITH_STRIPE_URL", default_value = "https://api.stripe.com", value_name = "URL", help_heading = "Stripe's API")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_STRIPE_URL",
+        default_value = "https://api.stripe.com",
+        value_name = "URL",
+        help_heading = "Stripe's API"
+    )]
     pub stripe_url: Url,
     /// A secret or restricted API key (or GRANTSMITH_STRIPE_API_KEY); required, unless --events-only is given
     #[arg(long, env = "GRANTSMITH_STRIPE_API_KEY_FILE", value_name = "FILE", help_heading = "Stripe's API")]
@@ -190,7 +210,13 @@ pub struct Back {
     pub events_only: bool,
 
     /// AuthForge's API; `fake:` runs a fake in this process, in test mode only
-    #[arg(long, env = "GRANTSMITH_AUTHFORGE_URL", default_value = "https://api.authforge.cc", value_name = "URL", help_heading = "AuthForge")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_AUTHFORGE_URL",
+        default_value = "https://api.authforge.cc",
+        value_name = "URL",
+        help_heading = "AuthForge"
+    )]
     pub authforge_url: Url,
     /// The API key, af_live_… (or GRANTSMITH_AUTHFORGE_API_KEY)
     #[arg(long, env = "GRANTSMITH_AUTHFORGE_API_KEY_FILE", value_name = "FILE", help_heading = "AuthForge")]
@@ -202,7 +228,13 @@ pub struct Back {
     #[arg(long, env = "GRANTSMITH_AUTHFORGE_BURST", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), value_name = "N", help_heading = "AuthForge")]
     pub authforge_burst: u32,
     /// The name of the action that brings a revoked license back
-    #[arg(long, env = "GRANTSMITH_AUTHFORGE_ACTIVATE_ACTION", default_value = "activate", value_name = "NAME", help_heading = "AuthForge")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_AUTHFORGE_ACTIVATE_ACTION",
+        default_value = "activate",
+        value_name = "NAME",
+        help_heading = "AuthForge"
+    )]
     pub authforge_activate_action: String,
     /// How long a create whose answer was lost is looked for before another may be sent
     #[arg(long, env = "GRANTSMITH_LOST_CREATE_QUARANTINE", default_value = "90s", value_parser = humantime::parse_duration, value_name = "TIME", help_heading = "AuthForge")]
@@ -212,7 +244,13 @@ pub struct Back {
     pub look_before_create_after: Duration,
 
     /// The mail server: smtp://, smtps:// or smtp+starttls://[USER@]HOST[:PORT]; without it no mail is sent
-    #[arg(long, env = "GRANTSMITH_SMTP_URL", value_name = "URL", hide_env_values = true, help_heading = "Mail")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_SMTP_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Mail"
+    )]
     pub smtp_url: Option<Url>,
     /// The mail server's password (or GRANTSMITH_SMTP_PASSWORD)
     #[arg(long, env = "GRANTSMITH_SMTP_PASSWORD_FILE", value_name = "FILE", help_heading = "Mail")]
@@ -232,10 +270,22 @@ pub struct Back {
     #[arg(long, env = "GRANTSMITH_GRPC_TOKENS_FILE", value_name = "FILE", help_heading = "gRPC")]
     pub grpc_tokens_file: Option<PathBuf>,
     /// The certificate chain for gRPC over TLS, PEM
-    #[arg(long, env = "GRANTSMITH_GRPC_TLS_CERT_FILE", value_name = "FILE", requires = "grpc_tls_key_file", help_heading = "gRPC")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_GRPC_TLS_CERT_FILE",
+        value_name = "FILE",
+        requires = "grpc_tls_key_file",
+        help_heading = "gRPC"
+    )]
     pub grpc_tls_cert_file: Option<PathBuf>,
     /// The private key for gRPC over TLS, PEM
-    #[arg(long, env = "GRANTSMITH_GRPC_TLS_KEY_FILE", value_name = "FILE", requires = "grpc_tls_cert_file", help_heading = "gRPC")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_GRPC_TLS_KEY_FILE",
+        value_name = "FILE",
+        requires = "grpc_tls_cert_file",
+        help_heading = "gRPC"
+    )]
     pub grpc_tls_key_file: Option<PathBuf>,
     /// Serve gRPC off loopback without TLS, because something else encrypts
     #[arg(long, env = "GRANTSMITH_GRPC_INSECURE", help_heading = "gRPC")]
@@ -249,7 +299,12 @@ pub struct Back {
 #[derive(Debug, Args)]
 pub struct Admin {
     /// Where /healthz, /readyz and /metrics listen; port 0 picks a free one
-    #[arg(long, env = "GRANTSMITH_ADMIN_LISTEN", default_value = "127.0.0.1:9090", help_heading = "Operation")]
+    #[arg(
+        long,
+        env = "GRANTSMITH_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9090",
+        help_heading = "Operation"
+    )]
     pub admin_listen: SocketAddr,
 }
 
@@ -270,7 +325,8 @@ impl Back {
     /// Checks what no single flag can tell.
     pub fn check(&self, mode: Mode, public_url: &Url) -> Result<(), Wrong> {
         let wrong = |text: &str| Err(Wrong(text.to_owned()));
-        let key = self.stripe_api_key_file.is_some() || std::env::var_os("GRANTSMITH_STRIPE_API_KEY").is_some();
+        let key =
+            self.stripe_api_key_file.is_some() || std::env::var_os("GRANTSMITH_STRIPE_API_KEY").is_some();
         if !key && !self.events_only {
             return wrong(
                 "no Stripe API key; give one with --stripe-api-key-file FILE or in GRANTSMITH_STRIPE_API_KEY (a restricted \

@@ -19,7 +19,6 @@ use crate::stripe::client::Client as Stripe;
 use crate::stripe::event;
 
 /// The server's use cases.
-#[derive(Debug)]
 pub struct Fulfillment {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -31,7 +30,6 @@ pub struct Fulfillment {
 }
 
 /// The parts of [`Fulfillment`].
-#[derive(Debug)]
 pub struct Parts {
     /// The record.
     pub store: Arc<dyn Store>,
@@ -127,7 +125,8 @@ impl Fulfillment {
             Recorded::Duplicate(_, reason) => Answer { outcome: Outcome::Duplicate, reason, fix: None },
         };
         let reason = answer.reason.map_or("", Reason::as_str);
-        counter!("grantsmith_events_total", "outcome" => answer.outcome.as_str(), "reason" => reason).increment(1);
+        counter!("grantsmith_events_total", "outcome" => answer.outcome.as_str(), "reason" => reason)
+            .increment(1);
         if pending && answer.outcome != Outcome::Duplicate {
             self.wake.notify_one();
         }
@@ -139,7 +138,8 @@ impl Fulfillment {
         let Some(event) = self.store.event(id).await? else { return Ok(None) };
         let verdict = match event.body.clone() {
             Some(body) => {
-                let (row, _) = ingest::read(body, Mode::from_livemode(event.livemode), self.rules, self.now())?;
+                let (row, _) =
+                    ingest::read(body, Mode::from_livemode(event.livemode), self.rules, self.now())?;
                 (row.signal, row.state, row.reason)
             }
             // Its body is gone, but its object can still be asked for.
@@ -153,7 +153,9 @@ impl Fulfillment {
 
     /// What the success page of one session shows. With a Stripe key, an unknown session is asked for and recorded.
     pub async fn page(&self, session: &str) -> Result<Page, crate::store::Error> {
-        let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else { return Ok(Page::NotFound) };
+        let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else {
+            return Ok(Page::NotFound);
+        };
         match self.store.grant(&GrantId::of(&purchase)).await? {
             Some(row) => Ok(self.page_of(&row)),
             None => self.unknown(session).await,
@@ -234,4 +236,16 @@ fn object_of(event: &Event) -> Option<Object> {
         _ => return None,
     };
     Some(Object { kind, id })
+}
+
+impl std::fmt::Debug for Fulfillment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fulfillment").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
 }

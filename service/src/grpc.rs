@@ -62,7 +62,12 @@ impl Services {
     }
 
     /// Serves until stopped.
-    pub async fn serve(self, listener: TcpListener, tls: Option<Tls>, stop: CancellationToken) -> Result<(), Error> {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
         let router = self.router(tls).await?;
         let incoming = TcpListenerStream::new(listener);
         Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
@@ -79,9 +84,11 @@ impl Services {
             .build_v1()?;
         let mut server = Server::builder().tcp_nodelay(true);
         if let Some(Tls { certificate, key }) = tls {
-            server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(certificate, &*key)))?;
+            server =
+                server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(certificate, &*key)))?;
         }
-        let events = pb::event_service_server::EventServiceServer::new(self.clone()).max_decoding_message_size(4 << 20);
+        let events = pb::event_service_server::EventServiceServer::new(self.clone())
+            .max_decoding_message_size(4 << 20);
         Ok(server
             .add_service(health_service)
             .add_service(reflection)

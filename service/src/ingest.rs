@@ -65,7 +65,12 @@ pub struct Rules {
 }
 
 /// Reads a verified body: the row to keep and the answer to give.
-pub fn read(body: Bytes, verified: Mode, rules: Rules, received: Timestamp) -> Result<(NewEvent, Answer), Error> {
+pub fn read(
+    body: Bytes,
+    verified: Mode,
+    rules: Rules,
+    received: Timestamp,
+) -> Result<(NewEvent, Answer), Error> {
     let event = Event::parse(&body)?;
     let livemode = event.livemode.unwrap_or(verified.livemode());
     let verdict = verdict(&event, &body, livemode, verified, rules, received);
@@ -108,15 +113,22 @@ fn verdict(
 ) -> Verdict {
     if livemode != rules.mode.livemode() {
         let (this, other) = (rules.mode, Mode::from_livemode(livemode));
-        let fix = format!("this installation fulfils {this} mode and the event is of {other} mode; give each its own");
+        let fix = format!(
+            "this installation fulfils {this} mode and the event is of {other} mode; give each its own"
+        );
         return Verdict::ignored(Reason::OtherMode, fix);
     }
     if livemode != verified.livemode() {
-        let fix = format!("the event's mode is not that of the {verified} secret which verified it; check the prefixes of the secrets");
+        let fix = format!(
+            "the event's mode is not that of the {verified} secret which verified it; check the prefixes of the secrets"
+        );
         return Verdict::ignored(Reason::OtherMode, fix);
     }
     if event.account.is_some() {
-        return Verdict::ignored(Reason::NotOurs, "the event is of a connected account; this installation serves one account");
+        return Verdict::ignored(
+            Reason::NotOurs,
+            "the event is of a connected account; this installation serves one account",
+        );
     }
     let kind = match event.signal() {
         Signal::Session(_) => ObjectKind::Session,
@@ -137,11 +149,15 @@ fn verdict(
         return Verdict::ignored(Reason::UnknownType, "the event names no object that can be looked at");
     };
     if rules.events_only && event.rendering == Rendering::Thin {
-        let fix = "thin events say too little without a Stripe API key; choose snapshot payloads for this endpoint";
+        let fix =
+            "thin events say too little without a Stripe API key; choose snapshot payloads for this endpoint";
         return Verdict { state: EventState::Parked, ..Verdict::ignored(Reason::NeedsStripeKey, fix) };
     }
     if rules.events_only && kind != ObjectKind::Session {
-        return Verdict::ignored(Reason::UnknownType, "without a Stripe API key only Checkout sessions are looked at");
+        return Verdict::ignored(
+            Reason::UnknownType,
+            "without a Stripe API key only Checkout sessions are looked at",
+        );
     }
     let answer = if kind == ObjectKind::Session { advice(event, body, &id, now) } else { Answer::RECORDED };
     Verdict { state: EventState::Pending, signal: Some(Object { kind, id }), answer }
@@ -155,12 +171,15 @@ fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answ
     let Ok(purchase) = PurchaseId::parse(id.as_str()) else { return Answer::RECORDED };
     let session = serde_json::from_slice(body).ok().and_then(|event| shape::session_of_event(&event).ok());
     let Some(session) = session else { return Answer::RECORDED };
-    let facts = Facts { purchase: &purchase, session: Some(&session), paid_at: None, paying_event_at: event.created };
+    let facts =
+        Facts { purchase: &purchase, session: Some(&session), paid_at: None, paying_event_at: event.created };
     match entitle(&facts, &terms_of(&session), &Hand::default(), now).standing {
         Standing::Parked(Reason::NotYetHandled, fix) => Answer::ignored(Reason::NotYetHandled, fix),
         Standing::Parked(reason, fix) => Answer { reason: Some(reason), fix: Some(fix), ..Answer::RECORDED },
         Standing::NotOurs(fix) => Answer::ignored(Reason::NotOurs, fix),
-        Standing::Pending(reason) | Standing::Ended(reason) => Answer { reason: Some(reason), ..Answer::RECORDED },
+        Standing::Pending(reason) | Standing::Ended(reason) => {
+            Answer { reason: Some(reason), ..Answer::RECORDED }
+        }
         Standing::Entitled => Answer::RECORDED,
     }
 }
@@ -169,6 +188,9 @@ fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answ
 pub fn terms_of(session: &SessionSnapshot) -> Result<LicenseTerms, Problem> {
     terms::from_metadata(&session.metadata)?.ok_or_else(|| Problem {
         reason: Reason::NotOurs,
-        fix: format!("the session's metadata names no license; if it sells one, set '{}' in it", terms::APP_ID),
+        fix: format!(
+            "the session's metadata names no license; if it sells one, set '{}' in it",
+            terms::APP_ID
+        ),
     })
 }

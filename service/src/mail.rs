@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use grantsmith_core::GrantId;
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::Kept;
 use grantsmith_core::purchase::{Email, PurchaseId};
-use grantsmith_core::GrantId;
 use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
@@ -97,7 +97,11 @@ impl Mailer {
         Ok(Self {
             transport: transport(&settings)?,
             from: address("--mail-from", &settings.from)?,
-            reply_to: settings.reply_to.as_deref().map(|text| address("--mail-reply-to", text)).transpose()?,
+            reply_to: settings
+                .reply_to
+                .as_deref()
+                .map(|text| address("--mail-reply-to", text))
+                .transpose()?,
             seller: settings.seller,
             public_url: settings.public_url,
             renderer,
@@ -117,7 +121,9 @@ impl Mailer {
             Ok(_) => Outcome::Sent,
             Err(error) => match error.status() {
                 // The text of an answer often repeats the address; its code says enough.
-                Some(code) if error.is_permanent() => Outcome::Refused(format!("the mail server refused with {code}")),
+                Some(code) if error.is_permanent() => {
+                    Outcome::Refused(format!("the mail server refused with {code}"))
+                }
                 Some(code) => Outcome::Later(format!("the mail server said {code}, not now")),
                 None if error.is_permanent() => Outcome::Refused("the mail server refused".to_owned()),
                 None => Outcome::Later("the mail server cannot be reached".to_owned()),
@@ -126,29 +132,38 @@ impl Mailer {
     }
 
     fn compose(&self, letter: &Letter, to: Mailbox) -> Result<Message, String> {
-        let licenses: Vec<_> = letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
+        let licenses: Vec<_> =
+            letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
+        let licenses = minijinja::Value::from(minijinja::value::Serde(licenses));
         let session = letter.purchase.as_str();
         let page_url = self.public_url.join(&format!("success?session_id={session}")).ok();
         let context = context! {
-            licenses => licenses,
-            seller => self.seller,
+            licenses,
+            seller => self.seller.clone(),
             order => session,
             page_url => page_url.map(String::from),
             support => self.reply_to.as_ref().map(|mailbox| mailbox.email.to_string()),
             resend => letter.number > 1,
         };
         let render = |name: &str| {
-            self.renderer.render(name, &context).map_err(|error| format!("the template {name} cannot be used: {error}"))
+            self.renderer
+                .render(name, &context)
+                .map_err(|error| format!("the template {name} cannot be used: {error}"))
         };
-        let subject: String =
-            render("email/license.subject.txt")?.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let subject: String = render("email/license.subject.txt")?
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let (text, html) = (render("email/license.txt")?, render("email/license.html")?);
         let id = format!("<{}.{}@{}>", letter.grant, letter.number, self.from.email.domain());
-        let mut builder = Message::builder().from(self.from.clone()).to(to).subject(subject.trim()).message_id(Some(id));
+        let mut builder =
+            Message::builder().from(self.from.clone()).to(to).subject(subject.trim()).message_id(Some(id));
         if let Some(reply_to) = &self.reply_to {
             builder = builder.reply_to(reply_to.clone());
         }
-        builder.multipart(MultiPart::alternative_plain_html(text, html)).map_err(|_| "the mail cannot be composed".to_owned())
+        builder
+            .multipart(MultiPart::alternative_plain_html(text, html))
+            .map_err(|_| "the mail cannot be composed".to_owned())
     }
 }
 
@@ -172,7 +187,8 @@ fn transport(settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>, 
         .tls(tls)
         .port(url.port().unwrap_or(port))
         .timeout(Some(TIMEOUT));
-    let password = settings.password.as_ref().map(|password| password.to_string()).or(url.password().map(str::to_owned));
+    let password =
+        settings.password.as_ref().map(|password| password.to_string()).or(url.password().map(str::to_owned));
     if let (false, Some(password)) = (url.username().is_empty(), password) {
         builder = builder.credentials(Credentials::new(decoded(url.username()), decoded(&password)));
     }
@@ -181,5 +197,7 @@ fn transport(settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>, 
 
 /// A user name such as `keys@shop.example` stands percent-encoded in a URL.
 fn decoded(text: &str) -> String {
-    url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes()).next().map_or_else(String::new, |(name, _)| name.into_owned())
+    url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes())
+        .next()
+        .map_or_else(String::new, |(name, _)| name.into_owned())
 }

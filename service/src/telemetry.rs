@@ -22,7 +22,8 @@ pub fn start_logging(format: LogFormat) {
     let terminal = std::io::stderr().is_terminal();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,h2=warn,tower=warn,lettre=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
     // A second start in one process (tests) keeps the first.
     let _ = match (format, terminal) {
         (LogFormat::Text, _) | (LogFormat::Auto, true) => builder.with_target(false).try_init(),
@@ -38,7 +39,9 @@ pub fn metrics() -> Option<PrometheusHandle> {
     HANDLE
         .get_or_init(|| {
             let builder = PrometheusBuilder::new()
-                .set_buckets(&[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0])
+                .set_buckets(&[
+                    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+                ])
                 .ok()?;
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
@@ -56,7 +59,10 @@ fn describe() {
     describe_histogram!("grantsmith_hook_seconds", "Time from a request at the webhook to its answer");
     describe_counter!("grantsmith_looks_total", "Looks at Stripe objects by outcome");
     describe_counter!("grantsmith_rounds_total", "Rounds of work on grants by outcome");
-    describe_histogram!("grantsmith_issue_seconds", "Time from an event's arrival to the last key of its purchase");
+    describe_histogram!(
+        "grantsmith_issue_seconds",
+        "Time from an event's arrival to the last key of its purchase"
+    );
     describe_counter!("grantsmith_mails_total", "Mails by outcome");
     describe_gauge!("grantsmith_grants", "Grants by state and reason");
     describe_gauge!("grantsmith_dirty_objects", "Stripe objects waiting to be looked at");

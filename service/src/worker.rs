@@ -36,7 +36,6 @@ const NAP: Duration = Duration::from_secs(30);
 const BREATHER: Duration = Duration::from_secs(1);
 
 /// What the worker works with.
-#[derive(Debug)]
 pub struct Worker {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -51,7 +50,6 @@ pub struct Worker {
 }
 
 /// The parts of a [`Worker`].
-#[derive(Debug)]
 pub struct Parts {
     /// The record.
     pub store: Arc<dyn Store>,
@@ -84,7 +82,11 @@ impl<K: Eq + Hash + Clone> InFlight<K> {
 
     /// How many rows to ask the record for, so that those under way cannot hide others.
     fn ask(&self) -> u32 {
-        if self.places.available_permits() == 0 { 0 } else { u32::try_from(self.most * 2).unwrap_or(u32::MAX) }
+        if self.places.available_permits() == 0 {
+            0
+        } else {
+            u32::try_from(self.most * 2).unwrap_or(u32::MAX)
+        }
     }
 
     /// Takes a place for `key`, unless it has one or there is none.
@@ -224,4 +226,16 @@ where
     F: Future<Output = Result<Vec<T>, crate::store::Error>>,
 {
     if limit == 0 { Ok(Vec::new()) } else { rows(limit).await }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
 }

@@ -37,17 +37,23 @@ fn term(text: &str) -> Result<(Term<'_>, &str), Status> {
     let (field, rest) = text.split_at(end);
     let rest = rest.trim_start();
     let operator = ["<=", ">=", "=", "<", ">"].into_iter().find(|operator| rest.starts_with(operator));
-    let operator = operator.filter(|_| !field.is_empty()).ok_or_else(|| bad("a term is FIELD = \"VALUE\""))?;
+    let operator =
+        operator.filter(|_| !field.is_empty()).ok_or_else(|| bad("a term is FIELD = \"VALUE\""))?;
     let rest = rest.get(operator.len()..).unwrap_or_default().trim_start();
     match rest.strip_prefix('"') {
         Some(quoted) => {
-            let (value, rest) = quoted.split_once('"').ok_or_else(|| bad("a quoted value lacks its closing quote"))?;
+            let (value, rest) =
+                quoted.split_once('"').ok_or_else(|| bad("a quoted value lacks its closing quote"))?;
             Ok((Term { field, operator, value }, rest))
         }
         None => {
             let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
             let (value, rest) = rest.split_at(end);
-            if value.is_empty() { Err(bad("a term lacks its value")) } else { Ok((Term { field, operator, value }, rest)) }
+            if value.is_empty() {
+                Err(bad("a term lacks its value"))
+            } else {
+                Ok((Term { field, operator, value }, rest))
+            }
         }
     }
 }
@@ -71,17 +77,25 @@ pub(super) fn grants(text: &str) -> Result<GrantFilter, Status> {
             "state" => filter.state = Some(grant_state(term.value)?),
             "purchase" => filter.purchase = Some(term.value.to_owned()),
             "email" => filter.email = Some(term.value.to_owned()),
-            "app_id" => filter.app_id = Some(AppId::parse(term.value).ok_or_else(|| bad("app_id is not an app id"))?),
+            "app_id" => {
+                filter.app_id = Some(AppId::parse(term.value).ok_or_else(|| bad("app_id is not an app id"))?)
+            }
             "create_time" => time(&mut filter, &term)?,
-            other => return Err(bad(&format!("no field is called '{other}'; there are state, purchase, email, app_id and create_time"))),
+            other => {
+                return Err(bad(&format!(
+                    "no field is called '{other}'; there are state, purchase, email, app_id and create_time"
+                )));
+            }
         }
     }
     Ok(filter)
 }
 
 fn time(filter: &mut GrantFilter, term: &Term<'_>) -> Result<(), Status> {
-    let at: Timestamp =
-        term.value.parse().map_err(|_| bad("create_time is compared with a time such as \"2026-11-01T00:00:00Z\""))?;
+    let at: Timestamp = term
+        .value
+        .parse()
+        .map_err(|_| bad("create_time is compared with a time such as \"2026-11-01T00:00:00Z\""))?;
     match term.operator {
         ">=" => filter.created_from = Some(at),
         "<" => filter.created_before = Some(at),
@@ -115,7 +129,11 @@ pub(super) fn events(text: &str) -> Result<EventFilter, Status> {
             }
             "type" => filter.kind = Some(term.value.to_owned()),
             "purchase" => filter.purchase = Some(term.value.to_owned()),
-            other => return Err(bad(&format!("no field is called '{other}'; there are state, reason, type and purchase"))),
+            other => {
+                return Err(bad(&format!(
+                    "no field is called '{other}'; there are state, reason, type and purchase"
+                )));
+            }
         }
     }
     Ok(filter)
@@ -138,7 +156,9 @@ mod tests {
 
     #[test]
     fn terms_narrow_a_list() {
-        let filter = grants(r#"state = "READY" AND email="a b@example.com" AND create_time >= "2026-11-01T00:00:00Z""#);
+        let filter = grants(
+            r#"state = "READY" AND email="a b@example.com" AND create_time >= "2026-11-01T00:00:00Z""#,
+        );
         let filter = filter.expect("a filter");
         assert_eq!(filter.state, Some(GrantState::Ready));
         assert_eq!(filter.email.as_deref(), Some("a b@example.com"));

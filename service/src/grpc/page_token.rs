@@ -18,7 +18,9 @@ pub(super) fn page_size(asked: i32) -> Result<u32, Status> {
     match u32::try_from(asked.min(MOST)) {
         Ok(0) => Ok(DEFAULT),
         Ok(size) => Ok(size),
-        Err(_) => Err(plain(Code::InvalidArgument, "BAD_PAGE_SIZE", "page_size is negative; leave it out for 50")),
+        Err(_) => {
+            Err(plain(Code::InvalidArgument, "BAD_PAGE_SIZE", "page_size is negative; leave it out for 50"))
+        }
     }
 }
 
@@ -34,7 +36,8 @@ pub(super) fn read(token: &str, filter: &str) -> Result<Option<Cursor>, Status> 
         return Ok(None);
     }
     let bad = |text: &str| plain(Code::InvalidArgument, "BAD_PAGE_TOKEN", text);
-    let parsed = BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let parsed =
+        BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let fields = parsed.as_deref().map(|text| text.splitn(4, '.').collect::<Vec<_>>());
     match fields.as_deref() {
         Some(["1", bound, at, id]) => {
@@ -60,14 +63,22 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_own_filter_only() {
-        let cursor = Cursor { at: Timestamp::from_millisecond(1_795_000_000_123).expect("time"), id: "evt_1.2".to_owned() };
+        let cursor = Cursor {
+            at: Timestamp::from_millisecond(1_795_000_000_123).expect("time"),
+            id: "evt_1.2".to_owned(),
+        };
         let token = write(&cursor, "state = \"READY\"");
         assert_eq!(read(&token, "state = \"READY\"").expect("read"), Some(cursor));
         assert_eq!(read("", "anything").expect("read"), None);
-        for (token, filter) in [(token.as_str(), ""), ("?", ""), ("AAAA", ""), (&token[1..], "state = \"READY\"")] {
+        for (token, filter) in
+            [(token.as_str(), ""), ("?", ""), ("AAAA", ""), (&token[1..], "state = \"READY\"")]
+        {
             assert_eq!(read(token, filter).expect_err("refused").code(), Code::InvalidArgument);
         }
-        assert_eq!((page_size(0).ok(), page_size(7).ok(), page_size(9_999).ok()), (Some(50), Some(7), Some(500)));
+        assert_eq!(
+            (page_size(0).ok(), page_size(7).ok(), page_size(9_999).ok()),
+            (Some(50), Some(7), Some(500))
+        );
         assert!(page_size(-1).is_err());
     }
 }

@@ -98,10 +98,13 @@ fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, Error>> {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
         let mut words = line.split_whitespace();
-        let (Some(_), Some(roles), Some(token), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        let (Some(_), Some(roles), Some(token), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
             return Err(Error::Form(number));
         };
-        let roles = roles.split(',').map(str::parse).collect::<Result<_, ()>>().map_err(|()| Error::Role(number))?;
+        let roles =
+            roles.split(',').map(str::parse).collect::<Result<_, ()>>().map_err(|()| Error::Role(number))?;
         Ok(Line { number, roles, token })
     })
 }
@@ -113,7 +116,8 @@ impl Tokens {
             let Line { number, roles, token } = line?;
             let hash = match token.strip_prefix("sha256:") {
                 Some(hex) => {
-                    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).map_err(|_| Error::Hash(number))?;
+                    let bytes =
+                        HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).map_err(|_| Error::Hash(number))?;
                     bytes.try_into().map_err(|_| Error::Hash(number))?
                 }
                 None if token.len() < 16 => return Err(Error::Short(number)),
@@ -129,7 +133,8 @@ impl Tokens {
     pub fn check(&self, metadata: &MetadataMap, role: Role) -> Result<(), Status> {
         let bearer = metadata.get("authorization").and_then(|value| value.to_str().ok());
         let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
-            let text = "the call has no token; send 'authorization: Bearer TOKEN' from the server's tokens file";
+            let text =
+                "the call has no token; send 'authorization: Bearer TOKEN' from the server's tokens file";
             return Err(plain(Code::Unauthenticated, "TOKEN_MISSING", text));
         };
         let hash: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
@@ -141,10 +146,17 @@ impl Tokens {
             }
         }
         match found {
-            None => Err(plain(Code::Unauthenticated, "TOKEN_UNKNOWN", "the token is not in the server's tokens file")),
+            None => Err(plain(
+                Code::Unauthenticated,
+                "TOKEN_UNKNOWN",
+                "the token is not in the server's tokens file",
+            )),
             Some(roles) if roles.contains(&role) => Ok(()),
             Some(_) => {
-                let text = format!("the token lacks the role {}; use one whose line in the tokens file has it", role.as_str());
+                let text = format!(
+                    "the token lacks the role {}; use one whose line in the tokens file has it",
+                    role.as_str()
+                );
                 Err(plain(Code::PermissionDenied, "ROLE_MISSING", text))
             }
         }
@@ -159,7 +171,8 @@ pub fn write_once(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut text = Zeroizing::new(String::from("# NAME ROLES TOKEN; roles joined by commas; TOKEN may be sha256:HEX\n"));
+    let mut text =
+        Zeroizing::new(String::from("# NAME ROLES TOKEN; roles joined by commas; TOKEN may be sha256:HEX\n"));
     for role in Role::ALL {
         let token: [u8; 24] = rand::rng().random();
         let encoded = Zeroizing::new(BASE64URL_NOPAD.encode(&token));
@@ -201,7 +214,12 @@ impl TokenFile {
     /// A request that carries the token for a role.
     pub fn authorize<T>(&self, role: Role, message: T) -> Result<Request<T>, Error> {
         let lacking = Error::Lacking(role.as_str());
-        let token = self.0.iter().find(|(roles, _)| roles.contains(&role)).map(|(_, token)| token).ok_or(lacking.clone())?;
+        let token = self
+            .0
+            .iter()
+            .find(|(roles, _)| roles.contains(&role))
+            .map(|(_, token)| token)
+            .ok_or(lacking.clone())?;
         let mut request = Request::new(message);
         let mut value: tonic::metadata::MetadataValue<_> =
             Zeroizing::new(format!("Bearer {}", token.as_str())).parse().map_err(|_| lacking)?;
@@ -220,7 +238,9 @@ mod tests {
     fn call(token: Option<&str>, role: Role) -> Result<(), Code> {
         let mut request = Request::new(());
         if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().expect("a header"));
         }
         Tokens::parse(FILE).expect("a file").check(request.metadata(), role).map_err(|status| status.code())
     }
@@ -253,7 +273,8 @@ mod tests {
         write_once(&path).expect("written");
         let text = std::fs::read_to_string(&path).expect("read");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        let (server, client) = (Tokens::parse(&text).expect("usable"), TokenFile::parse(&text).expect("usable"));
+        let (server, client) =
+            (Tokens::parse(&text).expect("usable"), TokenFile::parse(&text).expect("usable"));
         for role in Role::ALL {
             let request = client.authorize(role, ()).expect("a token");
             assert!(server.check(request.metadata(), role).is_ok());

@@ -43,7 +43,8 @@ impl Worker {
     }
 
     async fn send(&self, delivery: &Delivery, row: &GrantRow) -> Attempted {
-        let parked = |reason, fix: &str| self.ended(DeliveryState::Parked, Some(reason), Some(fix.to_owned()));
+        let parked =
+            |reason, fix: &str| self.ended(DeliveryState::Parked, Some(reason), Some(fix.to_owned()));
         let Some(letter) = Letter::of(row, delivery.number) else {
             return self.ended(DeliveryState::Dropped, None, Some("the license was gone by then".to_owned()));
         };
@@ -78,9 +79,19 @@ impl Letter {
     /// The letter of a grant's keys; none if any of them is not live.
     fn of(row: &GrantRow, number: u32) -> Option<Self> {
         let live = |license: &crate::store::GrantLicense| {
-            license.kept.as_ref().filter(|kept| kept.state == KeptState::Live).cloned().map(|kept| (kept, license.desired.slots))
+            license
+                .kept
+                .as_ref()
+                .filter(|kept| kept.state == KeptState::Live)
+                .cloned()
+                .map(|kept| (kept, license.desired.slots))
         };
         let licenses: Vec<_> = row.licenses.iter().map(live).collect::<Option<_>>()?;
-        (!licenses.is_empty()).then(|| Self { grant: row.id.clone(), purchase: row.purchase.clone(), number, licenses })
+        (!licenses.is_empty()).then(|| Self {
+            grant: row.id.clone(),
+            purchase: row.purchase.clone(),
+            number,
+            licenses,
+        })
     }
 }

@@ -36,7 +36,7 @@ impl Worker {
             let since = self.now().duration_since(row.created);
             histogram!("grantsmith_issue_seconds").record(since.as_secs_f64().max(0.0));
         }
-        self.store.progress(progress, row.updated).await
+        self.store.progress(progress, row.decided).await
     }
 
     fn progress(&self, before: &GrantRow, after: &GrantRow, report: &Report) -> Progress {
@@ -94,7 +94,10 @@ fn state(licenses: &[(grantsmith_core::LicenseName, Reason)]) -> GrantState {
 /// How much a license's reason says about its grant: 0 as declared, 2 under way, 3 for a person.
 fn weight(reason: Reason) -> u8 {
     match reason {
-        Reason::RevokedElsewhere | Reason::DuplicateLicenses | Reason::ReinstateRefused | Reason::ShortenRefused => 3,
+        Reason::RevokedElsewhere
+        | Reason::DuplicateLicenses
+        | Reason::ReinstateRefused
+        | Reason::ShortenRefused => 3,
         Reason::Issuing
         | Reason::OutcomeUnknown
         | Reason::RateLimited
@@ -126,7 +129,9 @@ fn fix(failure: &Failure) -> String {
         Class::RateLimited => "slowed down by itself; another program may use the same API key",
         Class::CreditsExhausted => "top up the AuthForge account; the work is kept and goes on by itself",
         Class::Unauthorized => "put a valid AuthForge API key in place; it is read again by itself",
-        Class::Rejected => "check the app id in the purchase's metadata and that the API key's account owns the app",
+        Class::Rejected => {
+            "check the app id in the purchase's metadata and that the API key's account owns the app"
+        }
         Class::OutcomeUnknown => "looked for by itself until it is found or surely absent",
     };
     format!("{failure}; {advice}")

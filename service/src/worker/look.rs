@@ -14,7 +14,8 @@ use tracing::Instrument;
 use super::Worker;
 use crate::ingest::terms_of;
 use crate::store::{
-    Decision, Dirty, Event, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Snapshot, Source, Ticket,
+    Decision, Dirty, Event, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Snapshot, Source,
+    Ticket,
 };
 use crate::stripe::client::Error as StripeError;
 use crate::stripe::event::{SessionEvent, Signal, signal_of};
@@ -66,7 +67,8 @@ impl Worker {
         let object = &dirty.object;
         let written = match &halt {
             Halt::Later(reason, wish) => {
-                let wait = wish.unwrap_or_else(|| retry::delay(Class::Transient, dirty.tries.saturating_add(1)));
+                let wait =
+                    wish.unwrap_or_else(|| retry::delay(Class::Transient, dirty.tries.saturating_add(1)));
                 tracing::warn!(%reason, wait = ?wait, "looked in vain, will look again");
                 self.store.look_failed(object, ticket, self.after(wait), *reason, self.now()).await
             }
@@ -102,7 +104,10 @@ impl Worker {
             purchase: &purchase,
             session: Some(&seen.session),
             paid_at: record.paid_at,
-            paying_event_at: told.as_ref().filter(|told| told.session.finality() == 2).map(|told| told.event_at),
+            paying_event_at: told
+                .as_ref()
+                .filter(|told| told.session.finality() == 2)
+                .map(|told| told.event_at),
         };
         let terms = record.terms.clone().map_or_else(|| terms_of(&seen.session), Ok);
         let grant = entitle(&facts, &terms, &record.hand, self.now());
@@ -125,7 +130,10 @@ impl Worker {
                 GrantState::NotOurs => EventState::Ignored,
                 _ => EventState::Handled,
             },
-            cause: record.events.last().map_or_else(|| "look".to_owned(), |event| format!("event {}", event.id)),
+            cause: record
+                .events
+                .last()
+                .map_or_else(|| "look".to_owned(), |event| format!("event {}", event.id)),
             at: self.now(),
             snapshot: seen.snapshot,
             purchase,
@@ -140,7 +148,8 @@ impl Worker {
 
     /// The purchase that an object belongs to.
     async fn purchase_of(&self, object: &Object) -> Result<PurchaseId, Halt> {
-        let unknown = || Halt::Over(Reason::NotOurs, "the object belongs to no purchase that is known".to_owned());
+        let unknown =
+            || Halt::Over(Reason::NotOurs, "the object belongs to no purchase that is known".to_owned());
         match object.kind {
             ObjectKind::Session => PurchaseId::parse(object.id.as_str()).map_err(|_| unknown()),
             ObjectKind::PaymentIntent | ObjectKind::Charge | ObjectKind::Other => {
@@ -186,7 +195,8 @@ fn read_told(json: &[u8], event: &str, kind: &str, at: jiff::Timestamp) -> Optio
 fn fetched(answer: Result<serde_json::Value, StripeError>, purchase: &PurchaseId) -> Result<Seen, Halt> {
     let object = answer.map_err(|error| match &error {
         StripeError::Gone { .. } => {
-            let fix = "Stripe has no such session; check that the API key is of the account that sends the events";
+            let fix =
+                "Stripe has no such session; check that the API key is of the account that sends the events";
             Halt::Over(Reason::ObjectGone, fix.to_owned())
         }
         StripeError::RateLimited { retry_after, .. } => Halt::Later(error.reason(), Some(*retry_after)),
@@ -195,7 +205,9 @@ fn fetched(answer: Result<serde_json::Value, StripeError>, purchase: &PurchaseId
             Halt::Later(error.reason(), None)
         }
     })?;
-    let unreadable = |error: &dyn std::fmt::Display| Halt::Over(Reason::BadMetadata, format!("the session cannot be read: {error}"));
+    let unreadable = |error: &dyn std::fmt::Display| {
+        Halt::Over(Reason::BadMetadata, format!("the session cannot be read: {error}"))
+    };
     let session = shape::session(&object).map_err(|error| unreadable(&error))?;
     let links = links(&object, &session);
     let body = Bytes::from(serde_json::to_vec(&object).map_err(|error| unreadable(&error))?);
@@ -203,7 +215,11 @@ fn fetched(answer: Result<serde_json::Value, StripeError>, purchase: &PurchaseId
 }
 
 /// The session as events have told it.
-fn believed(record: &PurchaseRecord, told: Option<&ToldSession>, purchase: &PurchaseId) -> Result<Seen, Halt> {
+fn believed(
+    record: &PurchaseRecord,
+    told: Option<&ToldSession>,
+    purchase: &PurchaseId,
+) -> Result<Seen, Halt> {
     let Some(told) = told else {
         let fix = "no event tells enough of this purchase; give this installation a Stripe API key and replay the event";
         return Err(Halt::Over(Reason::NeedsStripeKey, fix.to_owned()));
@@ -211,12 +227,14 @@ fn believed(record: &PurchaseRecord, told: Option<&ToldSession>, purchase: &Purc
     let event = record.events.iter().find(|event| event.id == told.event_id);
     let snapshot = match event.and_then(|event| telling(event).map(|(_, json)| (event, json))) {
         Some((event, json)) => {
-            let source = Source::Told { event: event.id.clone(), kind: event.kind.clone(), at: event.created };
+            let source =
+                Source::Told { event: event.id.clone(), kind: event.kind.clone(), at: event.created };
             snapshot(purchase, source, json)
         }
         None => record.session.clone().unwrap_or_else(|| snapshot(purchase, Source::Fetched, Bytes::new())),
     };
-    let links = serde_json::from_slice(&snapshot.body).map_or_else(|_| Vec::new(), |object| links(&object, &told.session));
+    let links = serde_json::from_slice(&snapshot.body)
+        .map_or_else(|_| Vec::new(), |object| links(&object, &told.session));
     Ok(Seen { session: told.session.clone(), snapshot, links })
 }
 
@@ -226,7 +244,10 @@ fn snapshot(purchase: &PurchaseId, source: Source, body: Bytes) -> Snapshot {
 
 /// The objects by which a later event may name the purchase. Not the customer: it has other purchases.
 fn links(object: &serde_json::Value, session: &SessionSnapshot) -> Vec<StripeId> {
-    let told = shape::links(object).into_iter().filter(|(kind, _)| *kind != shape::LinkKind::Customer).map(|(_, id)| id);
+    let told = shape::links(object)
+        .into_iter()
+        .filter(|(kind, _)| *kind != shape::LinkKind::Customer)
+        .map(|(_, id)| id);
     let payment = match &session.payment {
         Payment::None => None,
         Payment::Untold(id) | Payment::Told { id, .. } => Some(id.clone()),

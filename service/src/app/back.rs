@@ -1,0 +1,296 @@
+//! The side that holds the record and the keys: server and worker.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use data_encoding::BASE64URL_NOPAD;
+use grantsmith_authforge::{
+    ApiKey, Client as AuthForge, Pace, SharedKey, fake, http_client, roots_from_pem, shared_key,
+};
+use grantsmith_core::execute::Executor;
+use grantsmith_core::plan::Policy;
+use grantsmith_core::port::{AttemptId, Clock};
+use jiff::SignedDuration;
+use rand::RngExt;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{Tasks, announce};
+use crate::clock::SystemClock;
+use crate::config::{Back, Wrong};
+use crate::fulfillment::{self, Fulfillment};
+use crate::grpc::tokens::{self, Tokens};
+use crate::grpc::{Services, Tls};
+use crate::ingest::Rules;
+use crate::mail::{self, Mailer};
+use crate::render::Renderer;
+use crate::secret_file::{Place, Watched};
+use crate::store::{self, Store};
+use crate::stripe::{self, Mode};
+use crate::worker::{self, Worker};
+
+/// What pages and mails of this side need to know of the other.
+pub(super) struct Shop {
+    pub(super) mode: Mode,
+    pub(super) public_url: Url,
+    pub(super) seller: Option<String>,
+    pub(super) templates: Option<PathBuf>,
+}
+
+/// The parts that run.
+pub(super) struct Started {
+    pub(super) fulfillment: Arc<Fulfillment>,
+    pub(super) authforge: AuthForge,
+    tokens: Arc<ArcSwap<Tokens>>,
+    tls: std::sync::Mutex<Option<Tls>>,
+    grpc: std::sync::OnceLock<SocketAddr>,
+    fake: Option<fake::Fake>,
+}
+
+/// A program that runs.
+pub struct Running {
+    /// Where webhook and pages are, if they are.
+    pub http: Option<SocketAddr>,
+    /// Where gRPC is, if it is.
+    pub grpc: Option<SocketAddr>,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    tasks: Tasks,
+    _fake: Option<fake::Fake>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("http", &self.http).field("grpc", &self.grpc).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    pub(super) fn new(
+        http: Option<SocketAddr>,
+        grpc: Option<SocketAddr>,
+        admin: SocketAddr,
+        tasks: Tasks,
+    ) -> Self {
+        Self { http, grpc, admin, tasks, _fake: None }
+    }
+
+    /// Waits until the program was stopped and everything has ended.
+    pub async fn wait(self) {
+        self.tasks.wait().await;
+    }
+}
+
+impl Started {
+    pub(super) async fn serve_grpc(&self, listener: TcpListener, tasks: &Tasks) -> anyhow::Result<()> {
+        let address = announce("grpc", &listener)?;
+        let _ = self.grpc.set(address);
+        let tls = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let services = Services::new(self.fulfillment.clone(), self.tokens.clone());
+        let stop = tasks.stop();
+        tasks.spawn(async move {
+            if let Err(error) = services.serve(listener, tls, stop.clone()).await {
+                tracing::error!(error = super::chain(&error), "gRPC ended");
+                stop.cancel();
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) fn running(self, http: Option<SocketAddr>, admin: SocketAddr, tasks: Tasks) -> Running {
+        Running { http, grpc: self.grpc.get().copied(), admin, tasks, _fake: self.fake }
+    }
+}
+
+/// Starts server and worker.
+pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::Result<Started> {
+    settings.check(shop.mode, &shop.public_url)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = store::open(&settings.database_url, clock.clone()).await?;
+    let roots = settings.ca_file.as_deref().map(read).transpose()?;
+    let certificates = match &roots {
+        Some(pem) => roots_from_pem(pem).map_err(|error| Wrong(format!("--ca-file: {error}")))?,
+        None => Vec::new(),
+    };
+    let http = http_client(&certificates)?;
+    let stripe = stripe_client(&settings, shop.mode, http.clone(), tasks.stop())?;
+    let (authforge, fake) =
+        authforge_client(&settings, http, clock.clone(), store.clone(), tasks.stop()).await?;
+    let tokens = server_tokens(&settings, tasks.stop())?;
+    let tls = grpc_tls(&settings)?;
+    let mailer = mailer(&settings, &shop, roots)?;
+    say_what_is_off(&settings);
+    let wake = Arc::new(Notify::new());
+    let fulfillment = Fulfillment::new(fulfillment::Parts {
+        store: store.clone(),
+        clock: clock.clone(),
+        rules: Rules { mode: shop.mode, events_only: settings.events_only },
+        stripe: stripe.clone(),
+        page_for: settings.success_page_for,
+        mail_enabled: mailer.is_some(),
+        wake: wake.clone(),
+    });
+    let log = store.clone();
+    let policy = Policy {
+        quarantine: settings.lost_create_quarantine,
+        look_before_create_after: SignedDuration::try_from(settings.look_before_create_after)
+            .map_err(|_| Wrong("--look-before-create-after is too long".to_owned()))?,
+        ..Policy::default()
+    };
+    let executor = Executor::new(Arc::new(authforge.clone()), log, clock.clone(), policy, new_attempt);
+    let worker = Worker::new(worker::Parts {
+        store,
+        clock,
+        executor,
+        stripe,
+        mailer,
+        keep_bodies: settings.keep_bodies,
+        wake,
+    });
+    tasks.spawn(worker.run(tasks.stop()));
+    let tls = std::sync::Mutex::new(tls);
+    Ok(Started { fulfillment, authforge, tokens, tls, grpc: std::sync::OnceLock::new(), fake })
+}
+
+fn new_attempt() -> AttemptId {
+    AttemptId(BASE64URL_NOPAD.encode(&rand::rng().random::<[u8; 15]>()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Wrong(format!("cannot read '{}': {error}", path.display())).into())
+}
+
+fn say_what_is_off(settings: &Back) {
+    if settings.smtp_url.is_none() {
+        tracing::warn!(
+            "mail is off, because there is no --smtp-url: buyers find their keys on the success page only"
+        );
+    }
+    if settings.events_only {
+        tracing::warn!(
+            "events only: one license per purchase, terms from metadata alone; quantities, uncaptured payments and missed \
+             events go unseen, and a success page must wait for the webhook"
+        );
+    }
+}
+
+fn stripe_client(
+    settings: &Back,
+    mode: Mode,
+    http: reqwest::Client,
+    stop: CancellationToken,
+) -> anyhow::Result<Option<stripe::client::Client>> {
+    if settings.events_only {
+        return Ok(None);
+    }
+    let place = Place {
+        what: "Stripe API key",
+        flag: "stripe-api-key-file",
+        env: "GRANTSMITH_STRIPE_API_KEY",
+        file: settings.stripe_api_key_file.clone(),
+    };
+    let key = Watched::open(place, stop, move |text| {
+        let key = stripe::key::ApiKey::parse(text).map_err(|error| error.to_string())?;
+        match key.mode() {
+            Some(other) if other != mode => Err(format!(
+                "the key is of {other} mode and --stripe-mode is {mode}; use the key of {mode} mode"
+            )),
+            _ => Ok(key),
+        }
+    })?;
+    let url = settings.stripe_url.as_str().trim_end_matches('/');
+    Ok(Some(stripe::client::Client::new(stripe::client::Settings::new(url, key.shared(), http))))
+}
+
+async fn authforge_client(
+    settings: &Back,
+    http: reqwest::Client,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    stop: CancellationToken,
+) -> anyhow::Result<(AuthForge, Option<fake::Fake>)> {
+    let (url, key, fake) = if settings.authforge_url.scheme() == "fake" {
+        let fake =
+            fake::Fake::start(fake::Settings::new(clock.clone())).await.context("the fake AuthForge")?;
+        tracing::warn!(url = fake.url(), "a fake AuthForge runs in this process: its keys open nothing");
+        (Url::parse(&fake.url())?, shared_key(ApiKey::new("af_live_fake")), Some(fake))
+    } else {
+        (settings.authforge_url.clone(), authforge_key(settings, stop)?, None)
+    };
+    let mut parts = grantsmith_authforge::Settings::new(url, key, clock);
+    parts.pace = Pace { per_second: settings.authforge_rate, burst: settings.authforge_burst };
+    parts.activate_action.clone_from(&settings.authforge_activate_action);
+    parts.labels = store;
+    Ok((AuthForge::new(http, parts), fake))
+}
+
+fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow::Result<SharedKey> {
+    let place = Place {
+        what: "AuthForge API key",
+        flag: "authforge-api-key-file",
+        env: "GRANTSMITH_AUTHFORGE_API_KEY",
+        file: settings.authforge_api_key_file.clone(),
+    };
+    let key = Watched::open(place, stop, |text| match text.trim() {
+        "" => Err("the key is blank"),
+        key if key.contains(char::is_whitespace) => Err("there is white space inside the key"),
+        key => Ok(ApiKey::new(key)),
+    })?;
+    Ok(key.shared())
+}
+
+/// The callers' tokens; at first start they are written beside the record.
+fn server_tokens(settings: &Back, stop: CancellationToken) -> anyhow::Result<Arc<ArcSwap<Tokens>>> {
+    let file = match &settings.grpc_tokens_file {
+        Some(file) => file.clone(),
+        None => {
+            let record = settings.database_url.strip_prefix("sqlite://").unwrap_or("grantsmith.db");
+            let file = PathBuf::from(format!("{record}.tokens"));
+            tokens::write_once(&file).with_context(|| format!("cannot write '{}'", file.display()))?;
+            tracing::info!(file = %file.display(), "gRPC tokens");
+            file
+        }
+    };
+    let place = Place {
+        what: "gRPC tokens",
+        flag: "grpc-tokens-file",
+        env: "GRANTSMITH_GRPC_TOKENS",
+        file: Some(file),
+    };
+    Ok(Watched::open(place, stop, Tokens::parse)?.shared())
+}
+
+fn grpc_tls(settings: &Back) -> anyhow::Result<Option<Tls>> {
+    match (&settings.grpc_tls_cert_file, &settings.grpc_tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            Ok(Some(Tls { certificate: read(certificate)?, key: Zeroizing::new(read(key)?) }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {
+    let (Some(url), Some(from)) = (&settings.smtp_url, &settings.mail_from) else { return Ok(None) };
+    let password = match &settings.smtp_password_file {
+        Some(file) => Some(Zeroizing::new(
+            String::from_utf8_lossy(&read(file)?).trim_end_matches(['\r', '\n']).to_owned(),
+        )),
+        None => std::env::var("GRANTSMITH_SMTP_PASSWORD").ok().map(Zeroizing::new),
+    };
+    let settings = mail::Settings {
+        url: url.clone(),
+        password,
+        from: from.clone(),
+        reply_to: settings.mail_reply_to.clone(),
+        seller: shop.seller.clone(),
+        public_url: shop.public_url.clone(),
+        roots,
+    };
+    Ok(Some(Mailer::new(settings, Renderer::new(shop.templates.as_deref())?)?))
+}

@@ -1,0 +1,108 @@
+//! The hand tools: gRPC clients like any other.
+
+pub mod events;
+pub mod grants;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use clap::{Args, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Status};
+
+use crate::config::Wrong;
+use crate::grpc::tokens::TokenFile;
+use crate::secret_file::{Place, Watched};
+
+/// What every hand tool takes.
+#[derive(Debug, Args)]
+pub struct Client<C: Subcommand> {
+    /// The gRPC server
+    #[arg(
+        long,
+        env = "GRANTSMITH_SERVER",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL",
+        global = true
+    )]
+    pub server: String,
+    /// A file with the token, or the server's tokens file; grantsmith.db.tokens is tried if there is one
+    #[arg(long, env = "GRANTSMITH_TOKEN_FILE", value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Further roots for TLS, PEM
+    #[arg(long, env = "GRANTSMITH_CA_FILE", value_name = "FILE", global = true)]
+    pub ca_file: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, default_value = "table", global = true)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: C,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For both
+    Yaml,
+    /// One resource name a line
+    Name,
+}
+
+/// Where tokens are looked for when nobody says: beside the default record.
+const DEFAULT_TOKENS: &str = "grantsmith.db.tokens";
+
+/// The caller's tokens, following their file.
+pub(crate) fn token_file(
+    given: Option<&Path>,
+    stop: CancellationToken,
+) -> anyhow::Result<Arc<ArcSwap<TokenFile>>> {
+    let default = || Some(PathBuf::from(DEFAULT_TOKENS)).filter(|path| path.exists());
+    let place = Place {
+        what: "gRPC token",
+        flag: "token-file",
+        env: "GRANTSMITH_TOKEN",
+        file: given.map(Path::to_owned).or_else(default),
+    };
+    Ok(Watched::open(place, stop, TokenFile::parse)?.shared())
+}
+
+/// A channel that connects when first used.
+pub(crate) fn channel(url: &str, ca_file: Option<&Path>) -> anyhow::Result<Channel> {
+    let wrong = || Wrong(format!("--server '{url}' must be http://HOST:PORT or https://HOST:PORT"));
+    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            let mut tls = ClientTlsConfig::new().with_webpki_roots();
+            if let Some(path) = ca_file {
+                let pem = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+                tls = tls.ca_certificate(Certificate::from_pem(pem));
+            }
+            endpoint = endpoint.tls_config(tls)?;
+        }
+        _ => return Err(wrong().into()),
+    }
+    let endpoint =
+        endpoint.connect_timeout(Duration::from_secs(3)).tcp_nodelay(true).user_agent("grantsmith")?;
+    Ok(endpoint.keep_alive_while_idle(true).http2_keep_alive_interval(Duration::from_secs(20)).connect_lazy())
+}
+
+/// A call's failure, as a person should read it.
+pub(crate) fn told(status: &Status) -> anyhow::Error {
+    match status.code() {
+        Code::Unavailable => {
+            anyhow::anyhow!("the server cannot be reached or cannot answer now: {}", status.message())
+        }
+        _ => anyhow::anyhow!("{}", status.message()),
+    }
+}

@@ -1,0 +1,297 @@
+//! `grantsmith grants`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use grantsmith_proto::v1 as pb;
+use pb::license_grant_service_client::LicenseGrantServiceClient;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::{Client, Output, channel, table, token_file, told};
+use crate::grpc::convert::timestamp;
+use crate::grpc::tokens::{Role, TokenFile};
+
+/// What to do with grants.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List grants, newest first
+    List {
+        /// Terms joined by AND, such as 'state = "PARKED"' or 'email = "buyer@example.com"'
+        #[arg(long, default_value = "", value_name = "TERMS")]
+        filter: String,
+        /// The most to print
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
+    },
+    /// Show one grant: where it stands, why, and what to do
+    Get {
+        /// licenseGrants/ID or ID
+        name: String,
+    },
+    /// Find grants by whatever names them: cs_…, pi_…, ch_…, an address, a key or its fingerprint
+    Find {
+        /// What to look for
+        text: String,
+    },
+    /// Print a grant's keys
+    Key {
+        /// licenseGrants/ID or ID
+        name: String,
+    },
+    /// Mail the buyer their keys again
+    Resend {
+        /// licenseGrants/ID or ID
+        name: String,
+    },
+}
+
+struct Caller {
+    client: LicenseGrantServiceClient<Channel>,
+    tokens: std::sync::Arc<arc_swap::ArcSwap<TokenFile>>,
+}
+
+impl Caller {
+    fn request<T>(&self, role: Role, message: T) -> anyhow::Result<tonic::Request<T>> {
+        Ok(self.tokens.load().authorize(role, message)?)
+    }
+}
+
+/// Runs `grantsmith grants`.
+pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
+    let tokens = token_file(client.token_file.as_deref(), CancellationToken::new())?;
+    let channel = channel(&client.server, client.ca_file.as_deref())?;
+    let mut caller = Caller { client: LicenseGrantServiceClient::new(channel), tokens };
+    let output = client.output;
+    match client.command {
+        Command::List { filter, limit } => {
+            let grants = list(&mut caller, filter, limit).await?;
+            show_all(&grants, output)?;
+        }
+        Command::Find { text } => {
+            let message = pb::ListLicenseGrantsRequest { find: text, ..Default::default() };
+            let request = caller.request(Role::Read, message)?;
+            let found = caller.client.list_license_grants(request).await.map_err(|status| told(&status))?;
+            let grants = found.into_inner().license_grants;
+            show_all(&grants, output)?;
+            if grants.is_empty() {
+                eprintln!("nothing found");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Get { name } => {
+            let request = caller.request(Role::Read, pb::GetLicenseGrantRequest { name: full(&name) })?;
+            let grant =
+                caller.client.get_license_grant(request).await.map_err(|status| told(&status))?.into_inner();
+            show(&grant, output)?;
+        }
+        Command::Key { name } => {
+            let request = caller.request(Role::Reveal, pb::GetLicenseKeyRequest { name: full(&name) })?;
+            let keys =
+                caller.client.get_license_key(request).await.map_err(|status| told(&status))?.into_inner();
+            show_keys(&full(&name), &keys.license_keys, output)?;
+        }
+        Command::Resend { name } => {
+            let request = caller.request(Role::Manage, pb::ResendLicenseKeyRequest { name: full(&name) })?;
+            let sent =
+                caller.client.resend_license_key(request).await.map_err(|status| told(&status))?.into_inner();
+            match output {
+                Output::Table => table::say(&format!("mail {} is on its way", sent.number)),
+                Output::Name => table::say(&full(&name)),
+                Output::Json | Output::Yaml => {
+                    table::structured(
+                        &json!({ "name": full(&name), "number": sent.number }),
+                        output == Output::Yaml,
+                    )?;
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(caller: &mut Caller, filter: String, limit: usize) -> anyhow::Result<Vec<pb::LicenseGrant>> {
+    let mut grants = Vec::new();
+    let mut page_token = String::new();
+    while grants.len() < limit {
+        let page_size = i32::try_from((limit - grants.len()).min(500)).unwrap_or(500);
+        let filter = filter.clone();
+        let message = pb::ListLicenseGrantsRequest { page_size, page_token, filter, find: String::new() };
+        let request = caller.request(Role::Read, message)?;
+        let page =
+            caller.client.list_license_grants(request).await.map_err(|status| told(&status))?.into_inner();
+        grants.extend(page.license_grants);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    Ok(grants)
+}
+
+fn full(name: &str) -> String {
+    if name.starts_with("licenseGrants/") { name.to_owned() } else { format!("licenseGrants/{name}") }
+}
+
+fn show_all(grants: &[pb::LicenseGrant], output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Table => {
+            let head = ["NAME", "STATE", "REASON", "PURCHASE", "LICENSES", "MAIL", "CREATED"];
+            table::print(&head, &grants.iter().map(row).collect::<Vec<_>>());
+        }
+        Output::Name => grants.iter().for_each(|grant| table::say(&grant.name)),
+        Output::Json | Output::Yaml => {
+            let all: Vec<Value> = grants.iter().map(value).collect();
+            table::structured(&Value::Array(all), output == Output::Yaml)?;
+        }
+    }
+    Ok(())
+}
+
+fn row(grant: &pb::LicenseGrant) -> Vec<String> {
+    let made = grant.licenses.iter().filter(|license| !license.masked_key.is_empty()).count();
+    vec![
+        grant.name.trim_start_matches("licenseGrants/").to_owned(),
+        word(grant.state().as_str_name()),
+        grant.reason.clone(),
+        grant.purchase.as_ref().map_or_else(String::new, |purchase| purchase.id.clone()),
+        format!("{made}/{}", grant.licenses.len()),
+        grant
+            .delivery
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |delivery| word(delivery.state().as_str_name())),
+        table::time(grant.create_time),
+    ]
+}
+
+/// `STATE_READY` as `READY`.
+fn word(name: &str) -> String {
+    name.trim_start_matches("STATE_").to_owned()
+}
+
+fn show(grant: &pb::LicenseGrant, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Name => table::say(&grant.name),
+        Output::Json | Output::Yaml => table::structured(&value(grant), output == Output::Yaml)?,
+        Output::Table => {
+            let purchase = grant.purchase.clone().unwrap_or_default();
+            let line = |name: &str, text: String| table::say(&format!("{name:10} {}", table::clean(&text)));
+            line("Name", grant.name.clone());
+            line("State", format!("{} ({})", word(grant.state().as_str_name()), grant.reason));
+            if !grant.fix.is_empty() {
+                line("To do", grant.fix.clone());
+            }
+            line("Purchase", format!("{} {}", purchase.id, if purchase.livemode { "live" } else { "test" }));
+            line("Paid", table::time(purchase.pay_time));
+            line("Buyer", table::or_dash(&grant.customer.clone().unwrap_or_default().email));
+            line("Mail", grant.delivery.as_ref().map_or_else(|| "-".to_owned(), mail));
+            table::say("");
+            let head = ["LICENSE", "REASON", "KEY", "APP", "SLOTS", "EXPIRES", "ISSUED"];
+            table::print(&head, &grant.licenses.iter().map(license_row).collect::<Vec<_>>());
+        }
+    }
+    Ok(())
+}
+
+fn mail(delivery: &pb::Delivery) -> String {
+    let because = match (delivery.reason.as_str(), delivery.fix.as_str()) {
+        ("", "") => String::new(),
+        (reason, fix) => format!(
+            " ({})",
+            [reason, fix].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
+        ),
+    };
+    format!(
+        "{} number {} at {}{because}",
+        word(delivery.state().as_str_name()),
+        delivery.number,
+        table::time(delivery.update_time)
+    )
+}
+
+fn license_row(license: &pb::License) -> Vec<String> {
+    vec![
+        license.name.clone(),
+        license.reason.clone(),
+        table::or_dash(&license.masked_key),
+        license.app_id.clone(),
+        match license.hwid_slots {
+            Some(pb::license::HwidSlots::MaxHwidSlots(count)) => count.to_string(),
+            Some(pb::license::HwidSlots::UnlimitedHwidSlots(_)) => "any".to_owned(),
+            None => "-".to_owned(),
+        },
+        license.expire_time.map_or_else(|| "never".to_owned(), |at| table::time(Some(at))),
+        table::time(license.issue_time),
+    ]
+}
+
+fn show_keys(name: &str, keys: &[pb::LicenseKey], output: Output) -> anyhow::Result<()> {
+    match output {
+        // Nothing but keys, one a line, so that a script can take them.
+        Output::Table => keys.iter().for_each(|key| table::say(&key.license_key)),
+        Output::Name => table::say(name),
+        Output::Json | Output::Yaml => {
+            let key =
+                |key: &pb::LicenseKey| json!({ "license": key.license, "license_key": key.license_key });
+            table::structured(&Value::Array(keys.iter().map(key).collect()), output == Output::Yaml)?;
+        }
+    }
+    Ok(())
+}
+
+fn at(time: Option<prost_types::Timestamp>) -> Value {
+    time.and_then(timestamp).map_or(Value::Null, |at| at.to_string().into())
+}
+
+/// A grant as `-o json` prints it: the names of the contract, in snake case.
+fn value(grant: &pb::LicenseGrant) -> Value {
+    let purchase = grant.purchase.clone().unwrap_or_default();
+    let license = |license: &pb::License| {
+        let (slots, unlimited) = match license.hwid_slots {
+            Some(pb::license::HwidSlots::MaxHwidSlots(count)) => (Some(count), false),
+            Some(pb::license::HwidSlots::UnlimitedHwidSlots(any)) => (None, any),
+            None => (None, false),
+        };
+        json!({
+            "name": license.name,
+            "app_id": license.app_id,
+            "max_hwid_slots": slots,
+            "unlimited_hwid_slots": unlimited,
+            "state": word(license.state().as_str_name()),
+            "reason": license.reason,
+            "masked_key": license.masked_key,
+            "fingerprint": license.fingerprint,
+            "expire_time": at(license.expire_time),
+            "issue_time": at(license.issue_time),
+            "generation": license.generation,
+        })
+    };
+    let delivery = grant.delivery.as_ref().map(|delivery| {
+        json!({
+            "number": delivery.number,
+            "state": word(delivery.state().as_str_name()),
+            "reason": delivery.reason,
+            "fix": delivery.fix,
+            "update_time": at(delivery.update_time),
+        })
+    });
+    json!({
+        "name": grant.name,
+        "purchase": {
+            "provider": purchase.provider,
+            "kind": purchase.kind,
+            "id": purchase.id,
+            "livemode": purchase.livemode,
+            "pay_time": at(purchase.pay_time),
+        },
+        "state": word(grant.state().as_str_name()),
+        "reason": grant.reason,
+        "fix": grant.fix,
+        "licenses": grant.licenses.iter().map(license).collect::<Vec<_>>(),
+        "customer": { "email": grant.customer.clone().unwrap_or_default().email },
+        "delivery": delivery,
+        "create_time": at(grant.create_time),
+        "update_time": at(grant.update_time),
+    })
+}

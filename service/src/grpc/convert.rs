@@ -1,0 +1,154 @@
+//! Rows to messages. Keys are masked here, and only `GetLicenseKey` and the success page show them.
+
+use grantsmith_core::grant::DesiredState;
+use grantsmith_core::license::Slots;
+use grantsmith_core::{GrantId, PurchaseId, Reason};
+use grantsmith_proto::v1 as pb;
+use jiff::Timestamp;
+
+use crate::ingest::{Answer, Outcome};
+use crate::store::{Delivery, DeliveryState, Event, EventState, GrantLicense, GrantRow, GrantState};
+
+/// A time as protobuf has it.
+pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+/// A time from protobuf.
+pub fn timestamp(at: prost_types::Timestamp) -> Option<Timestamp> {
+    Timestamp::new(at.seconds, at.nanos).ok()
+}
+
+/// The resource name of a grant.
+pub(super) fn grant_name(id: &GrantId) -> String {
+    format!("licenseGrants/{id}")
+}
+
+/// The resource name of an event.
+pub(super) fn event_name(id: &str) -> String {
+    format!("events/{id}")
+}
+
+fn reason_text(reason: Option<Reason>) -> String {
+    reason.map_or_else(String::new, |reason| reason.as_str().to_owned())
+}
+
+pub(super) fn answer(id: &str, answer: Answer) -> pb::RecordEventResponse {
+    use pb::record_event_response::Outcome as Told;
+    let outcome = match answer.outcome {
+        Outcome::Recorded => Told::Recorded,
+        Outcome::Duplicate => Told::Duplicate,
+        Outcome::Ignored => Told::Ignored,
+    };
+    pb::RecordEventResponse {
+        name: event_name(id),
+        outcome: outcome.into(),
+        reason: reason_text(answer.reason),
+        fix: answer.fix.unwrap_or_default(),
+    }
+}
+
+pub(super) fn event(event: Event) -> pb::Event {
+    use pb::event::State;
+    let state = match event.state {
+        EventState::Pending => State::Pending,
+        EventState::Handled => State::Handled,
+        EventState::Parked => State::Parked,
+        EventState::Ignored => State::Ignored,
+    };
+    pb::Event {
+        name: event_name(&event.id),
+        r#type: event.kind,
+        create_time: Some(time(event.created)),
+        receive_time: Some(time(event.received)),
+        mode: if event.livemode { pb::Mode::Live } else { pb::Mode::Test }.into(),
+        api_version: event.api_version.unwrap_or_default(),
+        object: event.object_id.unwrap_or_default(),
+        state: state.into(),
+        reason: reason_text(event.reason),
+        fix: event.detail.unwrap_or_default(),
+        license_grant: event
+            .purchase
+            .as_ref()
+            .map_or_else(String::new, |purchase| grant_name(&GrantId::of(purchase))),
+        payload: event.body.map(Vec::from).unwrap_or_default(),
+    }
+}
+
+pub(super) fn grant(row: GrantRow) -> pb::LicenseGrant {
+    use pb::license_grant::State;
+    let state = match row.state {
+        GrantState::Pending => State::Pending,
+        GrantState::Issuing => State::Issuing,
+        GrantState::Ready => State::Ready,
+        GrantState::Ended => State::Ended,
+        GrantState::Parked => State::Parked,
+        GrantState::NotOurs => State::NotOurs,
+    };
+    pb::LicenseGrant {
+        name: grant_name(&row.id),
+        purchase: Some(pb::Purchase {
+            provider: "stripe".to_owned(),
+            kind: match row.purchase {
+                PurchaseId::Session(_) => "checkout.session",
+                PurchaseId::Subscription(_) => "subscription",
+            }
+            .to_owned(),
+            id: row.purchase.to_string(),
+            livemode: row.livemode,
+            pay_time: row.paid_at.map(time),
+        }),
+        state: state.into(),
+        reason: row.reason.to_string(),
+        fix: row.detail.unwrap_or_default(),
+        licenses: row.licenses.into_iter().map(license).collect(),
+        customer: row.email.map(|email| pb::Customer { email: email.expose().to_owned() }),
+        delivery: row.delivery.map(delivery),
+        create_time: Some(time(row.created)),
+        update_time: Some(time(row.updated)),
+    }
+}
+
+fn license(license: GrantLicense) -> pb::License {
+    use pb::license::{HwidSlots, State};
+    let GrantLicense { desired, reason, kept } = license;
+    let slots = kept.as_ref().and_then(|kept| kept.slots).unwrap_or(desired.slots);
+    let expires_at = kept.as_ref().map_or(desired.expires_at, |kept| kept.expires_at);
+    pb::License {
+        name: desired.name.to_string(),
+        app_id: desired.app_id.to_string(),
+        hwid_slots: Some(match slots {
+            Slots::Limited(count) => HwidSlots::MaxHwidSlots(count.into()),
+            Slots::Unlimited => HwidSlots::UnlimitedHwidSlots(true),
+        }),
+        state: match desired.state {
+            DesiredState::Active => State::Active,
+            DesiredState::Suspended => State::Suspended,
+            DesiredState::Revoked => State::Revoked,
+        }
+        .into(),
+        reason: reason.to_string(),
+        masked_key: kept.as_ref().map_or_else(String::new, |kept| kept.key.masked()),
+        fingerprint: kept.as_ref().map_or_else(String::new, |kept| kept.key.fingerprint().to_string()),
+        expire_time: expires_at.map(time),
+        issue_time: kept.as_ref().map(|kept| time(kept.created_at)),
+        generation: i32::try_from(desired.generation).unwrap_or(i32::MAX),
+    }
+}
+
+fn delivery(delivery: Delivery) -> pb::Delivery {
+    use pb::delivery::State;
+    let state = match delivery.state {
+        DeliveryState::Due => State::Due,
+        DeliveryState::Sent => State::Sent,
+        DeliveryState::Parked => State::Parked,
+        DeliveryState::Dropped => State::Dropped,
+    };
+    pb::Delivery {
+        number: i32::try_from(delivery.number).unwrap_or(i32::MAX),
+        state: state.into(),
+        reason: reason_text(delivery.reason),
+        fix: delivery.detail.unwrap_or_default(),
+        update_time: Some(time(delivery.updated)),
+    }
+}

@@ -1,0 +1,125 @@
+//! `LicenseGrantService`.
+
+use std::time::Duration;
+
+use grantsmith_core::{GrantId, Reason};
+use grantsmith_proto::v1 as pb;
+use tonic::{Code, Request, Response, Status};
+
+use super::tokens::Role;
+use super::{Services, convert, filter, page_token, status};
+use crate::store::{Cursor, GrantRow};
+
+/// The most grants that `find` names.
+const MOST_FOUND: u32 = 500;
+
+fn grant_id(name: &str) -> Result<GrantId, Status> {
+    name.strip_prefix("licenseGrants/").and_then(GrantId::parse).ok_or_else(|| {
+        let text =
+            "a grant is named licenseGrants/lg-…, as lists show it; find it by a Stripe id or an address";
+        status::plain(Code::InvalidArgument, "BAD_NAME", text)
+    })
+}
+
+impl Services {
+    async fn grant(&self, name: &str) -> Result<GrantRow, Status> {
+        let found =
+            self.fulfillment.store().grant(&grant_id(name)?).await.map_err(|error| status::store(&error))?;
+        found.ok_or_else(|| status::not_found("grant", name))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::license_grant_service_server::LicenseGrantService for Services {
+    async fn get_license_grant(
+        &self,
+        request: Request<pb::GetLicenseGrantRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        self.allow(&request, Role::Read)?;
+        let row = self.grant(&request.into_inner().name).await?;
+        Ok(Response::new(convert::grant(row)))
+    }
+
+    async fn list_license_grants(
+        &self,
+        request: Request<pb::ListLicenseGrantsRequest>,
+    ) -> Result<Response<pb::ListLicenseGrantsResponse>, Status> {
+        self.allow(&request, Role::Read)?;
+        let message = request.into_inner();
+        let store = self.fulfillment.store();
+        if !message.find.is_empty() {
+            if !message.filter.is_empty() || !message.page_token.is_empty() {
+                let text = "find stands alone; leave out filter and page_token";
+                return Err(status::plain(Code::InvalidArgument, "BAD_FILTER", text));
+            }
+            let found =
+                store.find_grants(&message.find, MOST_FOUND).await.map_err(|error| status::store(&error))?;
+            let license_grants = found.into_iter().map(convert::grant).collect();
+            return Ok(Response::new(pb::ListLicenseGrantsResponse {
+                license_grants,
+                next_page_token: String::new(),
+            }));
+        }
+        let size = page_token::page_size(message.page_size)?;
+        let filter = filter::grants(&message.filter)?;
+        let after = page_token::read(&message.page_token, &message.filter)?;
+        let found = store.grants(&filter, after.as_ref(), size + 1).await;
+        let mut grants = found.map_err(|error| status::store(&error))?;
+        let more = grants.len() > size as usize;
+        grants.truncate(size as usize);
+        let last =
+            grants.last().filter(|_| more).map(|row| Cursor { at: row.created, id: row.id.to_string() });
+        Ok(Response::new(pb::ListLicenseGrantsResponse {
+            license_grants: grants.into_iter().map(convert::grant).collect(),
+            next_page_token: last
+                .map_or_else(String::new, |cursor| page_token::write(&cursor, &message.filter)),
+        }))
+    }
+
+    async fn get_license_key(
+        &self,
+        request: Request<pb::GetLicenseKeyRequest>,
+    ) -> Result<Response<pb::GetLicenseKeyResponse>, Status> {
+        self.allow(&request, Role::Reveal)?;
+        let row = self.grant(&request.into_inner().name).await?;
+        let reason = row.reason;
+        let kept = row.licenses.into_iter().filter_map(|license| license.kept);
+        let license_keys: Vec<_> = kept
+            .map(|kept| pb::LicenseKey {
+                license: kept.name.to_string(),
+                license_key: kept.key.expose().to_owned(),
+            })
+            .collect();
+        if license_keys.is_empty() {
+            let text = format!("there is no key yet ({reason}); ask again, or see why with GetLicenseGrant");
+            return Err(status::later(Reason::KeyPending, text, Duration::from_secs(2)));
+        }
+        tracing::info!(grant.id = %row.id, keys = license_keys.len(), "keys revealed");
+        Ok(Response::new(pb::GetLicenseKeyResponse { license_keys }))
+    }
+
+    async fn resend_license_key(
+        &self,
+        request: Request<pb::ResendLicenseKeyRequest>,
+    ) -> Result<Response<pb::ResendLicenseKeyResponse>, Status> {
+        self.allow(&request, Role::Manage)?;
+        let row = self.grant(&request.into_inner().name).await?;
+        if !self.fulfillment.mail_enabled() {
+            let text = "no mail server is configured; start the server with --smtp-url";
+            return Err(status::because(Code::FailedPrecondition, Reason::NoMailer, text));
+        }
+        if row.email.is_none() {
+            let text = "no address is known for this grant; hand the key over yourself";
+            return Err(status::because(Code::FailedPrecondition, Reason::NoAddress, text));
+        }
+        if row.licenses.is_empty() || row.licenses.iter().any(|license| license.kept.is_none()) {
+            let text = format!(
+                "not every key is there yet ({}); ask again, or see why with GetLicenseGrant",
+                row.reason
+            );
+            return Err(status::later(Reason::KeyPending, text, Duration::from_secs(2)));
+        }
+        let number = self.fulfillment.resend(&row.id).await.map_err(|error| status::store(&error))?;
+        Ok(Response::new(pb::ResendLicenseKeyResponse { number: i32::try_from(number).unwrap_or(i32::MAX) }))
+    }
+}

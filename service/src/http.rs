@@ -1,0 +1,70 @@
+//! What Stripe, buyers and operators talk to over HTTP.
+
+pub mod admin;
+mod client_ip;
+mod limit;
+mod pages;
+pub mod serve;
+mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::routing::{get, post};
+use grantsmith_core::port::Clock;
+use ipnet::IpNet;
+
+use crate::backend::Backend;
+use crate::render::Renderer;
+use crate::stripe::secret::Secrets;
+
+/// The largest body that the webhook takes, inclusive. Stripe publishes no limit; events of 52 kB were seen in the field.
+pub const LARGEST_BODY: usize = 1 << 20;
+
+/// What the public routes work with.
+#[derive(Clone)]
+pub struct Web {
+    /// The server, here or over gRPC.
+    pub backend: Arc<dyn Backend>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The webhook's secrets.
+    pub secrets: Arc<ArcSwap<Secrets>>,
+    /// How old or how far ahead a signature may be.
+    pub tolerance: Duration,
+    /// The pages' templates.
+    pub renderer: Renderer,
+    /// The seller's name.
+    pub seller: Option<String>,
+    /// Where a buyer with a question turns to.
+    pub support: Option<String>,
+    /// Whose X-Forwarded-For counts.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Whether an unknown session is asked for at Stripe, so that waiting for it makes sense.
+    pub looks_up: bool,
+    /// Rate limits of the pages.
+    pub limits: Arc<limit::Limits>,
+}
+
+impl std::fmt::Debug for Web {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Web").finish_non_exhaustive()
+    }
+}
+
+/// Fresh rate limits.
+pub fn limits() -> Arc<limit::Limits> {
+    Arc::new(limit::Limits::new())
+}
+
+/// The public routes.
+pub fn router(web: Web) -> Router {
+    Router::new()
+        .route("/webhooks/stripe", post(webhook::receive))
+        .route("/success", get(pages::success))
+        .route("/", get(pages::home))
+        .fallback(pages::nothing)
+        .with_state(web)
+}
