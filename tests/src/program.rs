@@ -1,0 +1,128 @@
+//! The real program as a process: started, read, asked to end, killed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::until;
+
+/// The program's file, freshly built.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "grantsmith-service", "--bin", "grantsmith", "--message-format=json"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .expect("cargo runs");
+        assert!(output.status.success(), "the program builds: {}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let artifacts = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        artifacts
+            .filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from))
+            .find(|path| path.ends_with("grantsmith"))
+            .expect("cargo tells where the program is")
+    })
+}
+
+/// A running program.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// Starts the program with these arguments, and nothing in its environment but `environment`.
+    pub fn start(arguments: &[String], environment: &[(&str, &str)], folder: &Path) -> Self {
+        let mut child = Command::new(binary())
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let streams: [Box<dyn tokio::io::AsyncRead + Unpin + Send>; 2] =
+            [Box::new(child.stderr.take().expect("a pipe")), Box::new(child.stdout.take().expect("a pipe"))];
+        for stream in streams {
+            let log = log.clone();
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(stream).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            });
+        }
+        Self { child, log }
+    }
+
+    /// All that the program has said.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where a listener really is, as the program says itself.
+    pub async fn address(&self, name: &str) -> SocketAddr {
+        let wanted = format!("{name}=");
+        let find = || {
+            let log = self.log();
+            let lines = log.lines().filter(|line| line.contains("listening"));
+            lines.flat_map(str::split_whitespace).find_map(|word| word.strip_prefix(&wanted)?.parse().ok())
+        };
+        let found = until(&format!("'listening {name}=' from the program, which said:\n{}", self.log()), async || find());
+        found.await
+    }
+
+    /// `kill -9`, waited for.
+    pub async fn kill(mut self) -> String {
+        self.child.kill().await.expect("the program can be killed");
+        self.log()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        kill_process(pid.expect("the program runs"), signal).expect("the program can be signalled");
+    }
+
+    /// Waits for the program's own end; gives its code and all that it said.
+    pub async fn end(mut self) -> (ExitStatus, String) {
+        let ended = tokio::time::timeout(crate::wait::PATIENCE, self.child.wait()).await;
+        let status = ended.unwrap_or_else(|_| panic!("the program does not end; it said:\n{}", self.log())).expect("a status");
+        // The pipes are read by tasks of their own; the last line may still be on its way.
+        let log = self.log.clone();
+        until("the program's last words", async || (Arc::strong_count(&log) <= 2).then_some(())).await;
+        (status, self.log())
+    }
+}
+
+/// Runs the program to its end: a hand tool. Gives its code, standard output and standard error.
+pub async fn run(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> (i32, String, String) {
+    let output = Command::new(binary())
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output();
+    let output = tokio::time::timeout(crate::wait::PATIENCE, output).await.expect("the tool ends").expect("the tool starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the tool prints text");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}

@@ -1,0 +1,412 @@
+//! One installation with everything around it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use grantsmith_authforge::fake::{Fake, Settings as FakeSettings, Switches};
+use grantsmith_core::port::Clock;
+use grantsmith_service::clock::SystemClock;
+use grantsmith_service::stripe::Mode;
+use grantsmith_service::stripe::fake::{self, Bought, Delivery, Event, Purchase, Rendering, Server, World};
+use grantsmith_service::stripe::secret::Secret;
+use jiff::Timestamp;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::mailpit::Mailpit;
+use crate::program::{self, Program};
+use crate::{APP, AUTHFORGE_KEY, STRIPE_KEY, WEBHOOK_SECRET, until};
+
+/// Which programs an installation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Everything in one process.
+    Standalone,
+    /// Server and webhook, over gRPC.
+    Split,
+}
+
+/// An installation to be started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    shape: Shape,
+    events_only: bool,
+    mail: bool,
+    flags: Vec<String>,
+    web_flags: Vec<String>,
+    switches: Switches,
+    state_file: bool,
+}
+
+impl Plan {
+    /// Without a Stripe API key.
+    #[must_use]
+    pub fn events_only(mut self) -> Self {
+        self.events_only = true;
+        self
+    }
+
+    /// Without a mail server.
+    #[must_use]
+    pub fn without_mail(mut self) -> Self {
+        self.mail = false;
+        self
+    }
+
+    /// With more flags for the process that holds the record.
+    #[must_use]
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// With more flags for the process that faces strangers.
+    #[must_use]
+    pub fn web_flags(mut self, flags: &[&str]) -> Self {
+        self.web_flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// With AuthForge behaving otherwise.
+    #[must_use]
+    pub fn authforge(mut self, switches: Switches) -> Self {
+        self.switches = switches;
+        self
+    }
+
+    /// Starts everything.
+    pub async fn start(self) -> Stack {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let world = Arc::new(World::new(Mode::Test, rand::random()));
+        let stripe = Server::start(world.clone(), STRIPE_KEY).await.expect("a fake Stripe");
+        let mut settings = FakeSettings::new(clock).with(self.switches.clone());
+        settings.seed = rand::random();
+        let authforge = Fake::start(settings).await.expect("a fake AuthForge");
+        let mail = if self.mail { Some(Mailpit::start().await) } else { None };
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in
+            [("stripe-key", STRIPE_KEY), ("authforge-key", AUTHFORGE_KEY), ("webhook-secrets", WEBHOOK_SECRET)]
+        {
+            std::fs::write(folder.path().join(name), format!("{text}\n")).expect("a file");
+        }
+        let mut stack = Stack {
+            plan: self,
+            world,
+            stripe,
+            authforge,
+            mail,
+            folder,
+            back: None,
+            front: None,
+            logs: String::new(),
+            http: None,
+            grpc: None,
+            admin: None,
+            front_admin: None,
+            client: grantsmith_authforge::http_client(&[]).expect("a client"),
+            secret: Secret::new(Mode::Test, WEBHOOK_SECRET).expect("a secret"),
+        };
+        stack.up().await;
+        stack
+    }
+}
+
+/// One installation with everything around it.
+#[derive(Debug)]
+pub struct Stack {
+    plan: Plan,
+    /// Stripe's objects and their true history.
+    pub world: Arc<World>,
+    /// Stripe's API.
+    pub stripe: Server,
+    /// AuthForge.
+    pub authforge: Fake,
+    /// The mail server, if there is one.
+    pub mail: Option<Mailpit>,
+    /// The folder that the programs run in: secrets, record, tokens.
+    pub folder: TempDir,
+    back: Option<Program>,
+    front: Option<Program>,
+    logs: String,
+    http: Option<SocketAddr>,
+    grpc: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    front_admin: Option<SocketAddr>,
+    /// A client without redirects or retries.
+    pub client: reqwest::Client,
+    secret: Secret,
+}
+
+impl Stack {
+    /// An installation of this shape, with a Stripe API key and a mail server.
+    pub fn plan(shape: Shape) -> Plan {
+        Plan {
+            shape,
+            events_only: false,
+            mail: true,
+            flags: Vec::new(),
+            web_flags: Vec::new(),
+            switches: Switches::default(),
+            state_file: false,
+        }
+    }
+
+    fn arguments(&self, command: &str) -> Vec<String> {
+        let fixed = |address: Option<SocketAddr>| address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
+        let mut flags: Vec<String> = vec![command.to_owned()];
+        let mut flag = |name: &str, value: String| flags.extend([name.to_owned(), value]);
+        flag("--log-format", "text".to_owned());
+        if command != "webhook" {
+            flag("--database-url", "sqlite://grantsmith.db".to_owned());
+            flag("--authforge-url", self.authforge.url());
+            flag("--authforge-api-key-file", "authforge-key".to_owned());
+            flag("--stripe-url", self.stripe.url());
+            flag("--grpc-listen", fixed(self.grpc));
+            if let Some(mail) = &self.mail {
+                flag("--smtp-url", mail.url());
+                flag("--mail-from", "Test Shop <keys@shop.example>".to_owned());
+            }
+        }
+        flag("--stripe-mode", "test".to_owned());
+        if command != "server" {
+            flag("--stripe-webhook-secrets-file", "webhook-secrets".to_owned());
+            flag("--http-listen", fixed(self.http));
+        }
+        match command {
+            "webhook" => {
+                flag("--admin-listen", fixed(self.front_admin));
+                flag("--server", format!("http://{}", fixed(self.grpc)));
+                flag("--token-file", "grantsmith.db.tokens".to_owned());
+            }
+            _ => flag("--admin-listen", fixed(self.admin)),
+        }
+        if command == "server" && self.mail.is_some() {
+            let public = self.http.map_or_else(|| "http://127.0.0.1:1".to_owned(), |http| format!("http://{http}"));
+            flag("--public-url", public);
+        }
+        if command != "webhook" {
+            if self.plan.events_only {
+                flags.push("--events-only".to_owned());
+            } else {
+                flags.extend(["--stripe-api-key-file".to_owned(), "stripe-key".to_owned()]);
+            }
+            flags.extend(self.plan.flags.iter().cloned());
+        }
+        if command != "server" {
+            flags.extend(self.plan.web_flags.iter().cloned());
+        }
+        flags
+    }
+
+    /// Starts the programs, on the same ports as before if they ran before.
+    pub async fn up(&mut self) {
+        self.up_back().await;
+        if self.plan.shape == Shape::Split {
+            self.up_front().await;
+        }
+        until("readiness", async || (self.ready().await == 200).then_some(())).await;
+    }
+
+    /// Starts the program that holds the record.
+    pub async fn up_back(&mut self) {
+        let command = if self.plan.shape == Shape::Standalone { "standalone" } else { "server" };
+        let program = Program::start(&self.arguments(command), &[("RUST_LOG", "info")], self.folder.path());
+        self.grpc = Some(program.address("grpc").await);
+        self.admin = Some(program.address("admin").await);
+        if self.plan.shape == Shape::Standalone {
+            self.http = Some(program.address("http").await);
+        }
+        self.back = Some(program);
+    }
+
+    /// Starts the program that faces strangers, where it is another one.
+    pub async fn up_front(&mut self) {
+        let program = Program::start(&self.arguments("webhook"), &[("RUST_LOG", "info")], self.folder.path());
+        self.http = Some(program.address("http").await);
+        self.front_admin = Some(program.address("admin").await);
+        self.front = Some(program);
+    }
+
+    /// `kill -9` of the program that holds the record.
+    pub async fn kill_back(&mut self) {
+        let program = self.back.take().expect("it runs");
+        self.logs.push_str(&program.kill().await);
+    }
+
+    /// `kill -9` of the program that faces strangers.
+    pub async fn kill_front(&mut self) {
+        let program = self.front.take().expect("it runs");
+        self.logs.push_str(&program.kill().await);
+    }
+
+    /// SIGTERM to the program that holds the record, and its end. Gives its exit code.
+    pub async fn stop_back(&mut self) -> Option<i32> {
+        let program = self.back.take().expect("it runs");
+        program.terminate();
+        let (status, log) = program.end().await;
+        self.logs.push_str(&log);
+        status.code()
+    }
+
+    /// The program that holds the record.
+    pub fn back(&self) -> &Program {
+        self.back.as_ref().expect("it runs")
+    }
+
+    /// All that the programs have said.
+    pub fn logs(&self) -> String {
+        let running = [&self.back, &self.front].into_iter().flatten().map(Program::log);
+        running.fold(self.logs.clone(), |logs, log| logs + &log)
+    }
+
+    /// An address on the pages' side.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http.expect("it listens"))
+    }
+
+    /// An address on the operator's side of the process with the record.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin.expect("it listens"))
+    }
+
+    /// The gRPC server.
+    pub fn grpc_url(&self) -> String {
+        format!("http://{}", self.grpc.expect("it listens"))
+    }
+
+    /// Where the webhook and the pages are.
+    pub fn http(&self) -> SocketAddr {
+        self.http.expect("it listens")
+    }
+
+    /// The status of `/readyz` of the process that strangers talk to.
+    pub async fn ready(&self) -> u16 {
+        let admin = self.front_admin.or(self.admin).expect("it listens");
+        let answer = self.client.get(format!("http://{admin}/readyz")).send().await;
+        answer.map_or(0, |answer| answer.status().as_u16())
+    }
+
+    /// The metrics of the process with the record.
+    pub async fn metrics(&self) -> String {
+        let answer = self.client.get(self.admin_url("/metrics")).send().await.expect("metrics");
+        answer.text().await.expect("a text")
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        SystemClock.now().wall
+    }
+
+    /// Posts a body as Stripe would, once.
+    pub async fn post(&self, body: Vec<u8>) -> Result<Delivery, reqwest::Error> {
+        fake::deliver(&self.client, &self.url("/webhooks/stripe"), &self.secret, body, self.now()).await
+    }
+
+    /// Posts a body until it is answered 2xx, as Stripe does for three days.
+    pub async fn deliver(&self, body: Vec<u8>) -> Delivery {
+        until("a 2xx at the webhook", async || self.post(body.clone()).await.ok().filter(|d| d.status / 100 == 2)).await
+    }
+
+    /// Somebody buys, and Stripe's events are delivered in order.
+    pub async fn buy(&self, purchase: Purchase) -> Bought {
+        let bought = self.world.buy(purchase, self.now());
+        self.deliver_all(&bought.events).await;
+        bought
+    }
+
+    /// Delivers events in the newest rendering.
+    pub async fn deliver_all(&self, events: &[Event]) {
+        for event in events {
+            self.deliver(event.body(Rendering::Endive)).await;
+        }
+    }
+
+    /// What the success page tells a program.
+    pub async fn page(&self, session: &str) -> (u16, Value) {
+        let url = self.url(&format!("/success?session_id={session}"));
+        match self.client.get(url).header("accept", "application/json").send().await {
+            Ok(answer) => (answer.status().as_u16(), answer.json().await.unwrap_or_default()),
+            Err(_) => (0, Value::Null),
+        }
+    }
+
+    /// Waits for the keys of a purchase on its success page.
+    pub async fn keys(&self, session: &str) -> Vec<String> {
+        until(&format!("the keys of {session}"), async || {
+            let grant = self.grant(session).await?;
+            let (status, page) = (grant["state"] == "READY").then_some(self.page(session).await)?;
+            let licenses = page["licenses"].as_array().filter(|_| status == 200)?;
+            Some(licenses.iter().filter_map(|license| license["license_key"].as_str().map(str::to_owned)).collect())
+        })
+        .await
+    }
+
+    /// Runs a hand tool against the server.
+    pub async fn tool(&self, arguments: &[&str]) -> (i32, String, String) {
+        let server = self.grpc_url();
+        let environment = [("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
+        program::run(arguments, &environment, self.folder.path()).await
+    }
+
+    /// Runs a hand tool that must succeed, and reads its JSON.
+    pub async fn json(&self, arguments: &[&str]) -> Value {
+        let (code, out, error) = self.tool(&[arguments, &["-o", "json"]].concat()).await;
+        assert_eq!(code, 0, "{arguments:?}: {error}");
+        serde_json::from_str(&out).expect("the tool prints JSON")
+    }
+
+    /// Every grant, newest first.
+    pub async fn grants(&self) -> Vec<Value> {
+        self.json(&["grants", "list", "--limit", "100000"]).await.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The grant of a purchase.
+    pub async fn grant(&self, purchase: &str) -> Option<Value> {
+        let (code, out, _) = self.tool(&["grants", "find", purchase, "-o", "json"]).await;
+        let found: Value = (code == 0).then(|| serde_json::from_str(&out).ok())??;
+        found.as_array()?.first().cloned()
+    }
+
+    /// Waits until a purchase's grant is in a state.
+    pub async fn until_grant(&self, purchase: &str, state: &str, reason: &str) -> Value {
+        until(&format!("{purchase} to be {state}, {reason}"), async || {
+            let grant = self.grant(purchase).await?;
+            (grant["state"] == state && grant["reason"] == reason).then_some(grant)
+        })
+        .await
+    }
+
+    /// The live licenses of each purchase, as AuthForge truly has them.
+    pub fn live(&self) -> BTreeMap<String, Vec<String>> {
+        let mut live: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for license in self.authforge.licenses().into_iter().filter(|license| license.status == "active") {
+            let label = license.label.unwrap_or_default();
+            let session = label.strip_prefix("Stripe session ").unwrap_or(&label);
+            let session = session.split(' ').next().unwrap_or_default().to_owned();
+            live.entry(session).or_default().push(license.license_key);
+        }
+        live
+    }
+
+    /// Compares AuthForge's truth with Stripe's: every paid unit has one live license, and nothing else has any.
+    pub fn assert_promise(&self) {
+        let live = self.live();
+        let mut entitled = 0;
+        for truth in self.world.true_history() {
+            let count = live.get(&truth.session).map_or(0, Vec::len);
+            let wanted = if truth.entitled { usize::try_from(truth.units).expect("a count") } else { 0 };
+            entitled += wanted;
+            assert_eq!(count, wanted, "live licenses of {}", truth.session);
+        }
+        assert_eq!(live.values().map(Vec::len).sum::<usize>(), entitled, "no license without a purchase");
+    }
+}
+
+/// A purchase as the guide's checkout makes it: a year on two devices.
+pub fn order() -> Purchase {
+    Purchase::of("price_pro")
+        .metadata("authforge_app_id", APP)
+        .metadata("license_duration", "365")
+        .metadata("max_hwid_slots", "2")
+}
