@@ -19,7 +19,6 @@ use url::Url;
 use crate::backend::{Backend, Remote};
 use crate::cli;
 use crate::config::{Cli, Command, Server, Standalone, Webhook, Wrong};
-use crate::grpc::tokens::TokenFile;
 use crate::http::admin::{self, Admin};
 use crate::http::serve::serve;
 use crate::telemetry;
@@ -279,9 +278,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// No tokens at all.
-pub(crate) fn no_tokens() -> Arc<arc_swap::ArcSwap<TokenFile>> {
-    Arc::new(arc_swap::ArcSwap::from_pointee(TokenFile::none()))
 }

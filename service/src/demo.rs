@@ -183,12 +183,15 @@ impl Stage {
             self.authforge.script(CallKind::Create, [Fault::LostAfter]);
         }
         let bought = self.world.buy(purchase, self.now());
-        let event = bought
-            .events
-            .first()
-            .map(|event| event.body(Rendering::Endive))
-            .context("a purchase without events")?;
-        let answer = self.deliver(&event).await?;
+        let mut completed = None;
+        for event in &bought.events {
+            let body = event.body(Rendering::Endive);
+            let answer = self.deliver(&body).await?;
+            if event.event_type == "checkout.session.completed" {
+                completed = Some((body, answer));
+            }
+        }
+        let (event, answer) = completed.context("a purchase without its event")?;
         if mishap == Mishap::Kill {
             self.authforge
                 .until(|history| {
