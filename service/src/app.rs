@@ -33,6 +33,8 @@ pub fn main(cli: Cli) -> ExitCode {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was there already");
     }
+    // Before anything is counted: what is counted without a recorder is lost.
+    let _ = telemetry::metrics();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -170,7 +172,7 @@ pub async fn standalone(settings: Standalone, stop: CancellationToken) -> anyhow
     let http = bind("http-listen", settings.web.http_listen).await?;
     let grpc = bind("grpc-listen", settings.back.grpc_listen).await?;
     let admin_listener = bind("admin-listen", settings.admin.admin_listen).await?;
-    let public_url = public_url(settings.web.public_url.as_ref(), &http)?;
+    let public_url = public_url(settings.public_url.as_ref(), &http)?;
     let tasks = Tasks::new(stop);
     let shop = back::Shop {
         mode: settings.hook.stripe_mode,
@@ -178,11 +180,10 @@ pub async fn standalone(settings: Standalone, stop: CancellationToken) -> anyhow
         seller: settings.web.seller_name.clone(),
         templates: settings.web.templates.clone(),
     };
-    let looks_up = !settings.back.events_only;
     let secrets = web::secrets(&settings.hook, tasks.stop())?;
     let back = back::start(settings.back, shop, &tasks).await?;
     back.serve_grpc(grpc, &tasks).await?;
-    let web = web::web(settings.web, &settings.hook, back.fulfillment.clone(), looks_up, secrets)?;
+    let web = web::web(settings.web, &settings.hook, back.fulfillment.clone(), secrets)?;
     let http_address = web::serve_web(web, http, &tasks)?;
     let admin = Admin {
         backend: back.fulfillment.clone(),
@@ -230,7 +231,7 @@ pub async fn webhook(settings: Webhook, stop: CancellationToken) -> anyhow::Resu
     let tokens = cli::token_file(settings.token_file.as_deref(), tasks.stop())?;
     let channel = cli::channel(&settings.server, settings.ca_file.as_deref())?;
     let backend: Arc<dyn Backend> = Arc::new(Remote::new(channel, tokens));
-    let web = web::web(settings.web, &settings.hook, backend.clone(), true, secrets)?;
+    let web = web::web(settings.web, &settings.hook, backend.clone(), secrets)?;
     let http_address = web::serve_web(web, http, &tasks)?;
     let admin = Admin { backend, store: None, authforge: None, serving: tasks.serving() };
     let admin_address = serve_admin(admin, admin_listener, &tasks)?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use grantsmith_core::AppId;
 use ipnet::IpNet;
 use url::Url;
 
@@ -72,6 +73,9 @@ pub struct Demo {
 pub struct Standalone {
     #[command(flatten)]
     pub web: Web,
+    /// What buyers see: the address that links in mails begin with; without it, http:// and where the pages listen
+    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<Url>,
     #[command(flatten)]
     pub hook: Hook,
     #[command(flatten)]
@@ -136,9 +140,6 @@ pub struct Web {
     /// Where the webhook and the pages listen; port 0 picks a free one
     #[arg(long, env = "GRANTSMITH_HTTP_LISTEN", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
-    /// What buyers see: the address that links in mails begin with; without it, http:// and where the pages listen
-    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<Url>,
     /// Proxies whose X-Forwarded-For counts for rate limits: networks, comma-separated
     #[arg(
         long,
@@ -236,6 +237,12 @@ pub struct Back {
         help_heading = "AuthForge"
     )]
     pub authforge_activate_action: String,
+    /// The app of subscriptions that name none; this version records subscriptions and does not fulfil them yet
+    #[arg(long, env = "GRANTSMITH_AUTHFORGE_APP", value_name = "ID", value_parser = app_id, help_heading = "AuthForge")]
+    pub authforge_app: Option<AppId>,
+    /// Revocations by rule an hour, such as 100/h; beyond it they wait for a person
+    #[arg(long, env = "GRANTSMITH_REVOCATION_BUDGET", default_value = "100/h", value_parser = per_hour, value_name = "N/h", help_heading = "AuthForge")]
+    pub revocation_budget: u32,
     /// How long a create whose answer was lost is looked for before another may be sent
     #[arg(long, env = "GRANTSMITH_LOST_CREATE_QUARANTINE", default_value = "90s", value_parser = humantime::parse_duration, value_name = "TIME", help_heading = "AuthForge")]
     pub lost_create_quarantine: Duration,
@@ -316,6 +323,15 @@ pub struct Log {
     pub log_format: LogFormat,
 }
 
+fn app_id(text: &str) -> Result<AppId, String> {
+    AppId::parse(text).ok_or_else(|| "an app id is a UUID, as AuthForge's dashboard shows it".to_owned())
+}
+
+fn per_hour(text: &str) -> Result<u32, String> {
+    let count = text.strip_suffix("/h").and_then(|count| count.parse().ok());
+    count.ok_or_else(|| "write a number and /h, such as 100/h".to_owned())
+}
+
 /// Settings that contradict each other, or lack something: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -344,6 +360,14 @@ impl Back {
         }
         if self.smtp_url.is_some() && self.mail_from.is_none() {
             return wrong("--smtp-url needs --mail-from, the sender of the mails");
+        }
+        let typed =
+            std::env::var("GRANTSMITH_SMTP_URL").ok().as_deref() != self.smtp_url.as_ref().map(Url::as_str);
+        if self.smtp_url.as_ref().is_some_and(|url| url.password().is_some()) && typed {
+            return wrong(
+                "--smtp-url holds a password, which every process on this machine can read; put it in \
+                 --smtp-password-file FILE or GRANTSMITH_SMTP_PASSWORD",
+            );
         }
         let loopback = match public_url.host() {
             Some(url::Host::Ipv4(ip)) => ip.is_loopback(),

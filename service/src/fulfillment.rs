@@ -136,6 +136,10 @@ impl Fulfillment {
     /// Takes a recorded event as if it had just come.
     pub async fn replay(&self, id: &str) -> Result<Option<Event>, RecordError> {
         let Some(event) = self.store.event(id).await? else { return Ok(None) };
+        if event.reason == Some(Reason::OtherMode) {
+            // Which secret verified it is not on record, and only that could make it ours.
+            return Ok(Some(event));
+        }
         let verdict = match event.body.clone() {
             Some(body) => {
                 let (row, _) =
@@ -190,7 +194,12 @@ impl Fulfillment {
         };
         let licenses: Vec<PageLicense> = row.licenses.iter().filter_map(live).collect();
         let kept = row.licenses.iter().filter(|license| license.kept.is_some()).count();
-        if kept < row.licenses.len() {
+        let over = |license: &crate::store::GrantLicense| {
+            license.kept.is_none() && license.reason == Reason::Expired
+        };
+        if row.licenses.iter().all(over) {
+            Page::Ended
+        } else if kept < row.licenses.len() {
             Page::Pending
         } else if licenses.is_empty() {
             Page::Ended

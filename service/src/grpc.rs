@@ -10,6 +10,7 @@ mod storefront;
 pub mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use grantsmith_proto::v1 as pb;
@@ -19,9 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::fulfillment::Fulfillment;
 use tokens::{Role, Tokens};
+
+/// How often health is asked anew.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// The services: the use cases, and who may call which.
 #[derive(Debug, Clone)]
@@ -68,16 +74,34 @@ impl Services {
         tls: Option<Tls>,
         stop: CancellationToken,
     ) -> Result<(), Error> {
-        let router = self.router(tls).await?;
+        let router = self.router(tls, &stop)?;
         let incoming = TcpListenerStream::new(listener);
         Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
     }
 
-    async fn router(self, tls: Option<Tls>) -> Result<Router, Error> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<pb::event_service_server::EventServiceServer<Self>>().await;
-        health.set_serving::<pb::license_grant_service_server::LicenseGrantServiceServer<Self>>().await;
-        health.set_serving::<pb::storefront_service_server::StorefrontServiceServer<Self>>().await;
+    /// Says over gRPC health what `/readyz` says: whether an event could be recorded durably now.
+    async fn tell_health(self, reporter: HealthReporter) {
+        let mut clock = tokio::time::interval(HEALTH_EVERY);
+        loop {
+            clock.tick().await;
+            let status = match self.fulfillment.store().check().await {
+                Ok(()) => ServingStatus::Serving,
+                Err(_) => ServingStatus::NotServing,
+            };
+            for service in [
+                "",
+                pb::event_service_server::SERVICE_NAME,
+                pb::license_grant_service_server::SERVICE_NAME,
+                pb::storefront_service_server::SERVICE_NAME,
+            ] {
+                reporter.set_service_status(service, status).await;
+            }
+        }
+    }
+
+    fn router(self, tls: Option<Tls>, stop: &CancellationToken) -> Result<Router, Error> {
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().tell_health(reporter)));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTOR)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

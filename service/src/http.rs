@@ -42,8 +42,6 @@ pub struct Web {
     pub support: Option<String>,
     /// Whose X-Forwarded-For counts.
     pub trusted_proxies: Arc<[IpNet]>,
-    /// Whether an unknown session is asked for at Stripe, so that waiting for it makes sense.
-    pub looks_up: bool,
     /// Rate limits of the pages.
     pub limits: Arc<limit::Limits>,
 }

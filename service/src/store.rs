@@ -32,13 +32,17 @@ pub enum Error {
     #[error("the record cannot be had now: {0}")]
     Unavailable(String),
     /// Another process has the record open.
-    #[error("'{0}' is in use by another process; stop it, or give this one a record of its own with --database-url")]
+    #[error(
+        "'{0}' is in use by another process; stop it, or give this one a record of its own with --database-url"
+    )]
     InUse(PathBuf),
     /// The URL names no engine.
     #[error("{0}")]
     BadUrl(String),
     /// The record was written by a later version.
-    #[error("the record is of schema {found}, this program knows {known}; start the version that wrote it, or a later one")]
+    #[error(
+        "the record is of schema {found}, this program knows {known}; start the version that wrote it, or a later one"
+    )]
     TooNew {
         /// What was found.
         found: u32,
@@ -297,6 +301,8 @@ pub struct GrantRow {
     pub delivery: Option<Delivery>,
     /// Failed rounds of work in a row.
     pub tries: u32,
+    /// Grows with every decision that changes something: what [`Store::progress`] is fenced by.
+    pub decided: u64,
     /// When it was first decided.
     pub created: Timestamp,
     /// When it last changed.
@@ -450,7 +456,12 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     async fn event(&self, id: &str) -> Result<Option<Event>, Error>;
 
     /// Lists events, newest received first, without bodies.
-    async fn events(&self, filter: &EventFilter, after: Option<&Cursor>, limit: u32) -> Result<Vec<Event>, Error>;
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<Event>, Error>;
 
     /// Takes an event as if it had just come: new verdict, object dirty. False if there is no such event.
     async fn replay_event(
@@ -518,13 +529,20 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     async fn grant(&self, id: &GrantId) -> Result<Option<GrantRow>, Error>;
 
     /// Lists grants, newest first.
-    async fn grants(&self, filter: &GrantFilter, after: Option<&Cursor>, limit: u32) -> Result<Vec<GrantRow>, Error>;
+    async fn grants(
+        &self,
+        filter: &GrantFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<GrantRow>, Error>;
 
     /// Grants that a text names: a purchase or linked Stripe id, an address, a whole key, a fingerprint.
     async fn find_grants(&self, text: &str, limit: u32) -> Result<Vec<GrantRow>, Error>;
 
-    /// Writes what a round of work came to. A grant decided anew since `decided` keeps its new due time.
-    async fn progress(&self, progress: Progress, decided: Timestamp) -> Result<(), Error>;
+    /// Writes what a round of work came to, on a grant that was read when its `decided` was this.
+    ///
+    /// One that was decided anew since is left as it is, and is due: the round was about something that is over.
+    async fn progress(&self, progress: Progress, decided: u64) -> Result<(), Error>;
 
     /// Deliveries whose time has come.
     async fn due_deliveries(&self, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Error>;
@@ -532,7 +550,7 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Writes what became of a try to send.
     async fn attempted(&self, grant: &GrantId, number: u32, attempted: Attempted) -> Result<(), Error>;
 
-    /// Asks for another sending, and gives its number.
+    /// Asks for another sending, and gives its number. One that waits for a person gives way to it.
     async fn resend(&self, grant: &GrantId, cause: &str, at: Timestamp) -> Result<u32, Error>;
 
     /// A grant's history, oldest first.

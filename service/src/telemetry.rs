@@ -61,7 +61,7 @@ fn describe() {
     describe_counter!("grantsmith_rounds_total", "Rounds of work on grants by outcome");
     describe_histogram!(
         "grantsmith_issue_seconds",
-        "Time from an event's arrival to the last key of its purchase"
+        "Time from a purchase's first paid decision to its last key"
     );
     describe_counter!("grantsmith_mails_total", "Mails by outcome");
     describe_gauge!("grantsmith_grants", "Grants by state and reason");

@@ -22,7 +22,8 @@ pub struct Browser {
 impl Browser {
     /// Opens a window of this size, with or without JavaScript.
     pub async fn open(width: u32, height: u32, javascript: bool) -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port();
         let profile = tempfile::tempdir().expect("a folder");
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))

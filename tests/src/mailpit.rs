@@ -30,7 +30,8 @@ fn binary() -> &'static PathBuf {
 /// The path of a test tool, built if need be.
 pub fn tool(name: &str) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/get.sh");
-    let output = std::process::Command::new(script).arg(name).stderr(Stdio::inherit()).output().expect("get.sh runs");
+    let output =
+        std::process::Command::new(script).arg(name).stderr(Stdio::inherit()).output().expect("get.sh runs");
     assert!(output.status.success(), "tests/tools/get.sh {name} ends well");
     String::from_utf8(output.stdout).expect("a path").trim().into()
 }
@@ -44,7 +45,12 @@ impl Mailpit {
     /// Starts one on free ports.
     pub async fn start() -> Self {
         let (smtp, http) = (free_port(), free_port());
-        let mut mailpit = Self { smtp, http, process: None, client: grantsmith_authforge::http_client(&[]).expect("a client") };
+        let mut mailpit = Self {
+            smtp,
+            http,
+            process: None,
+            client: grantsmith_authforge::http_client(&[]).expect("a client"),
+        };
         mailpit.up().await;
         mailpit
     }
@@ -52,7 +58,12 @@ impl Mailpit {
     /// Starts it again on the same ports, with an empty mailbox.
     pub async fn up(&mut self) {
         let process = Command::new(binary())
-            .args(["--smtp", &format!("127.0.0.1:{}", self.smtp), "--listen", &format!("127.0.0.1:{}", self.http)])
+            .args([
+                "--smtp",
+                &format!("127.0.0.1:{}", self.smtp),
+                "--listen",
+                &format!("127.0.0.1:{}", self.http),
+            ])
             .args(["--enable-chaos", "--quiet", "--disable-version-check"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

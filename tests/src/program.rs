@@ -16,7 +16,15 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let output = std::process::Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "grantsmith-service", "--bin", "grantsmith", "--message-format=json"])
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "grantsmith-service",
+                "--bin",
+                "grantsmith",
+                "--message-format=json",
+            ])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .output()
             .expect("cargo runs");
@@ -81,7 +89,10 @@ impl Program {
             let lines = log.lines().filter(|line| line.contains("listening"));
             lines.flat_map(str::split_whitespace).find_map(|word| word.strip_prefix(&wanted)?.parse().ok())
         };
-        let found = until(&format!("'listening {name}=' from the program, which said:\n{}", self.log()), async || find());
+        let found = until(
+            &format!("'listening {name}=' from the program, which said:\n{}", self.log()),
+            async || find(),
+        );
         found.await
     }
 
@@ -105,7 +116,9 @@ impl Program {
     /// Waits for the program's own end; gives its code and all that it said.
     pub async fn end(mut self) -> (ExitStatus, String) {
         let ended = tokio::time::timeout(crate::wait::PATIENCE, self.child.wait()).await;
-        let status = ended.unwrap_or_else(|_| panic!("the program does not end; it said:\n{}", self.log())).expect("a status");
+        let status = ended
+            .unwrap_or_else(|_| panic!("the program does not end; it said:\n{}", self.log()))
+            .expect("a status");
         // The pipes are read by tasks of their own; the last line may still be on its way.
         let log = self.log.clone();
         until("the program's last words", async || (Arc::strong_count(&log) <= 2).then_some(())).await;
@@ -122,7 +135,10 @@ pub async fn run(arguments: &[&str], environment: &[(&str, &str)], folder: &Path
         .current_dir(folder)
         .stdin(Stdio::null())
         .output();
-    let output = tokio::time::timeout(crate::wait::PATIENCE, output).await.expect("the tool ends").expect("the tool starts");
+    let output = tokio::time::timeout(crate::wait::PATIENCE, output)
+        .await
+        .expect("the tool ends")
+        .expect("the tool starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the tool prints text");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }

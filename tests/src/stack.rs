@@ -85,9 +85,11 @@ impl Plan {
         let authforge = Fake::start(settings).await.expect("a fake AuthForge");
         let mail = if self.mail { Some(Mailpit::start().await) } else { None };
         let folder = tempfile::tempdir().expect("a folder");
-        for (name, text) in
-            [("stripe-key", STRIPE_KEY), ("authforge-key", AUTHFORGE_KEY), ("webhook-secrets", WEBHOOK_SECRET)]
-        {
+        for (name, text) in [
+            ("stripe-key", STRIPE_KEY),
+            ("authforge-key", AUTHFORGE_KEY),
+            ("webhook-secrets", WEBHOOK_SECRET),
+        ] {
             std::fs::write(folder.path().join(name), format!("{text}\n")).expect("a file");
         }
         let mut stack = Stack {
@@ -153,7 +155,8 @@ impl Stack {
     }
 
     fn arguments(&self, command: &str) -> Vec<String> {
-        let fixed = |address: Option<SocketAddr>| address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
+        let fixed =
+            |address: Option<SocketAddr>| address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
         let mut flags: Vec<String> = vec![command.to_owned()];
         let mut flag = |name: &str, value: String| flags.extend([name.to_owned(), value]);
         flag("--log-format", "text".to_owned());
@@ -182,7 +185,8 @@ impl Stack {
             _ => flag("--admin-listen", fixed(self.admin)),
         }
         if command == "server" && self.mail.is_some() {
-            let public = self.http.map_or_else(|| "http://127.0.0.1:1".to_owned(), |http| format!("http://{http}"));
+            let public =
+                self.http.map_or_else(|| "http://127.0.0.1:1".to_owned(), |http| format!("http://{http}"));
             flag("--public-url", public);
         }
         if command != "webhook" {
@@ -305,7 +309,10 @@ impl Stack {
 
     /// Posts a body until it is answered 2xx, as Stripe does for three days.
     pub async fn deliver(&self, body: Vec<u8>) -> Delivery {
-        until("a 2xx at the webhook", async || self.post(body.clone()).await.ok().filter(|d| d.status / 100 == 2)).await
+        until("a 2xx at the webhook", async || {
+            self.post(body.clone()).await.ok().filter(|d| d.status / 100 == 2)
+        })
+        .await
     }
 
     /// Somebody buys, and Stripe's events are delivered in order.
@@ -337,7 +344,12 @@ impl Stack {
             let grant = self.grant(session).await?;
             let (status, page) = (grant["state"] == "READY").then_some(self.page(session).await)?;
             let licenses = page["licenses"].as_array().filter(|_| status == 200)?;
-            Some(licenses.iter().filter_map(|license| license["license_key"].as_str().map(str::to_owned)).collect())
+            Some(
+                licenses
+                    .iter()
+                    .filter_map(|license| license["license_key"].as_str().map(str::to_owned))
+                    .collect(),
+            )
         })
         .await
     }
@@ -345,7 +357,8 @@ impl Stack {
     /// Runs a hand tool against the server.
     pub async fn tool(&self, arguments: &[&str]) -> (i32, String, String) {
         let server = self.grpc_url();
-        let environment = [("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
+        let environment =
+            [("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
         program::run(arguments, &environment, self.folder.path()).await
     }
 

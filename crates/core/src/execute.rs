@@ -232,6 +232,9 @@ impl Round<'_> {
                 api.extend(key, *expires_at, self.priority).await?;
                 Ok(log.note(self.id, &key.fingerprint(), &Change::Expiry(*expires_at)).await?)
             }
+            Step::NoteDuplicated(key, duplicated) => {
+                Ok(log.note(self.id, &key.fingerprint(), &Change::Duplicated(*duplicated)).await?)
+            }
             Step::Watched(attempt, at) => Ok(log.watched(self.id, attempt, *at).await?),
             Step::Look(app, not_before) => {
                 let listing = api.list(app, *not_before, self.priority).await?;
@@ -277,6 +280,7 @@ impl Round<'_> {
                     expires_at: license.expires_at,
                     attempt: Some(attempt.id.clone()),
                     state: KeptState::Live,
+                    duplicated: false,
                 };
                 log.keep(self.id, &kept).await?;
                 Ok(log.settle(self.id, &attempt.id, &Outcome::Answered { at }).await?)

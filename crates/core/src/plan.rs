@@ -62,6 +62,9 @@ const WATCH_UNCLEAR: &[SignedDuration] =
 const LOOKS: &[Duration] =
     &[Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
 
+/// Until the next look at duplicates that wait for a person.
+const DUPLICATES_AGAIN: Duration = Duration::from_secs(3_600);
+
 /// Until the next look after a listing that stopped early.
 const BRIEFLY: Duration = Duration::from_secs(5);
 
@@ -138,6 +141,8 @@ pub enum Step {
     Adopt(Kept),
     /// Write down that somebody else revoked a kept license.
     NoteRevokedElsewhere(LicenseKey),
+    /// Write down whether a live license that we did not make was listed beside a kept one.
+    NoteDuplicated(LicenseKey, bool),
     /// Revoke a license: a kept one, or a surplus that we made.
     Revoke(LicenseKey, Revocation),
     /// Bring back a license that we revoked, or that a hand wants back.
@@ -204,10 +209,10 @@ impl<'a> Planner<'a> {
             Some(kept) => {
                 let settle = unit.open().map(|attempt| Step::Settle(attempt.id.clone(), Outcome::Found));
                 self.plan.steps.extend(settle);
-                let foreign = self.surplus(&unit, kept);
+                let duplicated = self.surplus(&unit, kept);
                 self.watch(&unit);
                 match self.kept(&unit, kept) {
-                    Reason::Issued if foreign => Reason::DuplicateLicenses,
+                    Reason::Issued if duplicated => Reason::DuplicateLicenses,
                     Reason::Issued if kept.attempt.is_none() => Reason::Adopted,
                     reason => reason,
                 }
@@ -330,6 +335,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Revokes what our own attempts made besides the kept license; says whether there is more that we did not make.
+    ///
+    /// That is remembered until a complete listing says otherwise, so it is looked for again now and then.
     fn surplus(&mut self, unit: &Unit<'_>, kept: &Kept) -> bool {
         let mut foreign = false;
         for row in unit.rows.iter().filter(|row| row.key != kept.key && row.status == LicenseStatus::Active) {
@@ -339,7 +346,18 @@ impl<'a> Planner<'a> {
                 foreign = true;
             }
         }
-        foreign
+        let complete = unit.listing.is_some_and(Listing::is_complete);
+        let duplicated = foreign || (kept.duplicated && !complete);
+        if duplicated != kept.duplicated {
+            self.plan.steps.push(Step::NoteDuplicated(kept.key.clone(), duplicated));
+        }
+        if duplicated {
+            if unit.listing.is_none() {
+                self.look(unit, self.now.moment);
+            }
+            self.wait(DUPLICATES_AGAIN);
+        }
+        duplicated
     }
 
     /// Keeps an eye on what attempts may have made besides.
@@ -427,6 +445,7 @@ impl<'a> Unit<'a> {
             expires_at: row.expires_at,
             attempt,
             state,
+            duplicated: false,
         }
     }
 
@@ -457,7 +476,8 @@ impl Step {
             Self::Revoke(key, _)
             | Self::Reinstate(key)
             | Self::Extend(key, _)
-            | Self::NoteRevokedElsewhere(key) => Some(key.fingerprint()),
+            | Self::NoteRevokedElsewhere(key)
+            | Self::NoteDuplicated(key, _) => Some(key.fingerprint()),
             Self::Adopt(kept) => Some(kept.key.fingerprint()),
             Self::Settle(..) | Self::Watched(..) | Self::Create(..) | Self::Look(..) => None,
         }

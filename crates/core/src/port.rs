@@ -254,6 +254,8 @@ pub struct Kept {
     pub attempt: Option<AttemptId>,
     /// What we have done to it since.
     pub state: KeptState,
+    /// The last complete listing had a live license beside it that we did not make.
+    pub duplicated: bool,
 }
 
 /// What we have done to a kept license. The first step of each change is written before the call, so that after a crash
@@ -313,6 +315,8 @@ pub enum Change {
     State(KeptState),
     /// Its expiry.
     Expiry(Option<Timestamp>),
+    /// Whether a live license beside it was listed that we did not make.
+    Duplicated(bool),
 }
 
 /// Where attempts and keys are kept: SQL rows, or the status and Secret of a custom resource.

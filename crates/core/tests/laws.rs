@@ -157,7 +157,7 @@ prop_compose! {
         let attempts: Vec<Attempt> = [attempts.0, attempts.1].into_iter().flatten().collect();
         let licenses = kept.into_iter().map(|(n, state)| Kept {
             name: LicenseName::main(), generation: 1, key: LicenseKey::new(format!("KEY-{n}")), app_id: app(), slots: None,
-            created_at: at(10), expires_at: None, attempt: None, state,
+            created_at: at(10), expires_at: None, attempt: None, state, duplicated: false,
         }).collect();
         let listing = listed.map(|(complete, ago)| {
             Listing::new(earlier(ago), complete, rows.clone())

@@ -141,6 +141,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         quarantine: settings.lost_create_quarantine,
         look_before_create_after: SignedDuration::try_from(settings.look_before_create_after)
             .map_err(|_| Wrong("--look-before-create-after is too long".to_owned()))?,
+        revocation_budget: settings.revocation_budget,
         ..Policy::default()
     };
     let executor = Executor::new(Arc::new(authforge.clone()), log, clock.clone(), policy, new_attempt);
@@ -216,8 +217,7 @@ async fn authforge_client(
     stop: CancellationToken,
 ) -> anyhow::Result<(AuthForge, Option<fake::Fake>)> {
     let (url, key, fake) = if settings.authforge_url.scheme() == "fake" {
-        let fake =
-            fake::Fake::start(fake::Settings::new(clock.clone())).await.context("the fake AuthForge")?;
+        let fake = fake::Fake::start(fake_settings(clock.clone())).await.context("the fake AuthForge")?;
         tracing::warn!(url = fake.url(), "a fake AuthForge runs in this process: its keys open nothing");
         (Url::parse(&fake.url())?, shared_key(ApiKey::new("af_live_fake")), Some(fake))
     } else {
@@ -228,6 +228,11 @@ async fn authforge_client(
     parts.activate_action.clone_from(&settings.authforge_activate_action);
     parts.labels = store;
     Ok((AuthForge::new(http, parts), fake))
+}
+
+/// Other keys at each start, because the record may outlive the fake.
+fn fake_settings(clock: Arc<dyn Clock>) -> fake::Settings {
+    fake::Settings { seed: rand::random(), ..fake::Settings::new(clock) }
 }
 
 fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow::Result<SharedKey> {

@@ -41,7 +41,6 @@ pub(super) fn web(
     settings: config::Web,
     hook: &config::Hook,
     backend: Arc<dyn Backend>,
-    looks_up: bool,
     secrets: Arc<ArcSwap<Secrets>>,
 ) -> anyhow::Result<Web> {
     Ok(Web {
@@ -53,7 +52,6 @@ pub(super) fn web(
         seller: settings.seller_name,
         support: settings.support,
         trusted_proxies: settings.trusted_proxies.into(),
-        looks_up,
         limits: http::limits(),
     })
 }

@@ -1,7 +1,8 @@
 //! `/healthz`, `/readyz`, `/metrics`. Ready means: can durably accept. Nothing that AuthForge says makes it red.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
@@ -81,6 +82,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
+static SHOWN: Mutex<BTreeSet<(&str, &str)>> = Mutex::new(BTreeSet::new());
+
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
 fn measure(counts: &Counts) {
     gauge!("grantsmith_dirty_objects").set(counts.dirty as f64);
@@ -91,6 +94,11 @@ fn measure(counts: &Counts) {
         let state = if state == DeliveryState::Due { "due" } else { "parked" };
         gauge!("grantsmith_deliveries", "state" => state).set(count as f64);
     }
+    // A gauge that is not set again keeps its last value: those that have emptied go to zero.
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    for (state, reason) in shown.iter() {
+        gauge!("grantsmith_grants", "state" => *state, "reason" => *reason).set(0.0);
+    }
     for (state, reason, count) in &counts.grants {
         let state = match state {
             GrantState::Pending => "pending",
@@ -100,6 +108,7 @@ fn measure(counts: &Counts) {
             GrantState::Parked => "parked",
             GrantState::NotOurs => "not_ours",
         };
+        shown.insert((state, reason.as_str()));
         gauge!("grantsmith_grants", "state" => state, "reason" => reason.as_str()).set(*count as f64);
     }
 }

@@ -146,7 +146,7 @@ fn as_html(web: &Web, visit: &Visit, page: Page, mail_on: bool) -> Response {
         }
         Page::Ended => web.show(StatusCode::OK, "pages/ended.html", context! { order }),
         Page::NotFound => {
-            let again = visit.look < NEWS_LOOKS && order.starts_with("cs_") && !web.looks_up;
+            let again = visit.look < NEWS_LOOKS && order.starts_with("cs_");
             let context = context! {
                 refresh_seconds => again.then_some(LOOK_AGAIN_FOR_NEWS),
                 refresh_url => again.then_some(next.as_str()),

@@ -25,7 +25,13 @@ impl Worker {
     async fn round(&self, id: &GrantId) -> Result<(), crate::store::Error> {
         let Some(row) = self.store.grant(id).await? else { return Ok(()) };
         let grant = declared(&row);
-        let report = self.executor.advance(&grant, Priority::Buyer).await;
+        // Nobody waits for a grant that is ready: the round is about what its attempts may have made besides.
+        let priority = if row.state == GrantState::Ready { Priority::Audit } else { Priority::Buyer };
+        let report = self.executor.advance(&grant, priority).await;
+        if let Some(Failure::Log(error)) = &report.failure {
+            tracing::warn!(%error, "the record failed in a round of work");
+            return Ok(tokio::time::sleep(super::BREATHER).await);
+        }
         let outcome = report.failure.as_ref().map_or("done", |failure| failure.reason().as_str());
         counter!("grantsmith_rounds_total", "outcome" => outcome).increment(1);
         // Read again: the executor has written, and what is delivered is what is kept.
@@ -33,7 +39,7 @@ impl Worker {
         let progress = self.progress(&row, &after, &report);
         if progress.state == GrantState::Ready && row.state != GrantState::Ready {
             tracing::info!(reason = %progress.reason, licenses = after.licenses.len(), "ready");
-            let since = self.now().duration_since(row.created);
+            let since = self.now().duration_since(row.paid_at.unwrap_or(row.created).max(row.created));
             histogram!("grantsmith_issue_seconds").record(since.as_secs_f64().max(0.0));
         }
         self.store.progress(progress, row.decided).await

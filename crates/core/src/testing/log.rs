@@ -122,6 +122,7 @@ impl AttemptLog for MemoryLog {
                 match change {
                     Change::State(state) => kept.state = *state,
                     Change::Expiry(expires_at) => kept.expires_at = *expires_at,
+                    Change::Duplicated(duplicated) => kept.duplicated = *duplicated,
                 }
             }
         });

@@ -1,0 +1,321 @@
+//! The record in one SQLite file.
+//!
+//! - [`writer`]: the one thread that writes. All that waits shares one transaction and one disk sync.
+//! - [`checkpoint`]: moves committed pages into the file, off the way of those who wait for a commit.
+//! - [`readers`]: a few connections that read the record as of one commit.
+//! - [`file`] and [`schema`]: the file claimed, made, opened and brought up to date.
+//! - [`events`], [`objects`], [`purchases`], [`grants`], [`attempts`], [`deliveries`], [`labels`]: the statements.
+//! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
+
+mod attempts;
+mod checkpoint;
+mod deliveries;
+mod events;
+mod failure;
+mod file;
+mod grants;
+mod labels;
+mod objects;
+mod purchases;
+mod readers;
+mod rows;
+mod schema;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use grantsmith_authforge::{CacheError, LabelCache};
+use grantsmith_core::license::{Fingerprint, LicenseKey};
+use grantsmith_core::port::{Attempt, AttemptId, AttemptLog, Change, Clock, Kept, LogError, Outcome, Record};
+use grantsmith_core::purchase::{PurchaseId, StripeId};
+use grantsmith_core::{AppId, GrantId, Reason};
+use jiff::{SignedDuration, Timestamp};
+
+use self::file::Claim;
+use self::readers::Readers;
+use self::rows::Packed;
+use self::writer::Writer;
+use super::{
+    Attempted, Counts, Cursor, Decision, Delivery, Dirty, Error, Event, EventFilter, EventState, GrantFilter,
+    GrantRow, JournalEntry, NewEvent, Object, Progress, PurchaseRecord, Recorded, Store, Ticket,
+};
+
+/// The record in one SQLite file.
+///
+/// Dropping it finishes what was handed in, and gives the file free. The fields go in their order: the claim last.
+pub(super) struct Sqlite {
+    writer: Writer,
+    readers: Arc<Readers>,
+    clock: Arc<dyn Clock>,
+    claim: Claim,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("path", &self.claim.path).finish_non_exhaustive()
+    }
+}
+
+impl Sqlite {
+    /// Opens the file, made if need be, and brings its schema up to date.
+    pub(super) async fn open(path: PathBuf, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let opening = tokio::task::spawn_blocking(move || Self::open_blocking(&path, clock));
+        opening.await.map_err(|_| Error::Unavailable("the opening was given up".to_owned()))?
+    }
+
+    fn open_blocking(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let claim = file::claim(path)?;
+        let connection = schema::writer(&claim.path).map_err(|failure| schema::opening(failure, path))?;
+        let writer = Writer::start(claim.path.clone(), connection)?;
+        let readers = Readers::new(claim.path.clone());
+        Ok(Self { writer, readers, clock, claim })
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now().wall
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn record_event(&self, event: NewEvent) -> Result<Recorded, Error> {
+        let body = Packed::new(&event.body);
+        self.writer.write(move |db| events::record(db, &event, &body)).await
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<Event>, Error> {
+        let id = id.to_owned();
+        self.readers.read(move |db| events::get(db, &id)).await
+    }
+
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<Event>, Error> {
+        let (filter, after) = (filter.clone(), after.cloned());
+        self.readers.read(move |db| events::list(db, &filter, after.as_ref(), limit)).await
+    }
+
+    async fn replay_event(
+        &self,
+        id: &str,
+        signal: Option<&Object>,
+        state: EventState,
+        reason: Option<Reason>,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
+        let (id, signal) = (id.to_owned(), signal.cloned());
+        self.writer
+            .write(move |db| {
+                events::replay(db, &events::Replay { id: &id, signal: signal.as_ref(), state, reason, at })
+            })
+            .await
+    }
+
+    async fn drop_bodies(&self, before: Timestamp) -> Result<u64, Error> {
+        let mut dropped = 0_u64;
+        loop {
+            let some = self.writer.write(move |db| events::drop_bodies(db, before)).await?;
+            if some == 0 {
+                return Ok(dropped);
+            }
+            dropped = dropped.saturating_add(u64::try_from(some).unwrap_or(u64::MAX));
+        }
+    }
+
+    async fn mark_dirty(&self, object: &Object, due: Timestamp) -> Result<(), Error> {
+        let object = object.clone();
+        self.writer.write(move |db| objects::mark_dirty(db, &object, due)).await
+    }
+
+    async fn dirty(&self, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Error> {
+        self.readers.read(move |db| objects::dirty(db, now, limit)).await
+    }
+
+    async fn ticket(&self) -> Result<Ticket, Error> {
+        self.writer.write(|db| objects::draw(db).map(Ticket)).await
+    }
+
+    async fn look_failed(
+        &self,
+        object: &Object,
+        ticket: Ticket,
+        due: Timestamp,
+        reason: Reason,
+        _at: Timestamp,
+    ) -> Result<(), Error> {
+        let object = object.clone();
+        self.writer.write(move |db| objects::look_failed(db, &object, ticket, due, reason)).await
+    }
+
+    async fn look_ended(
+        &self,
+        object: &Object,
+        ticket: Ticket,
+        state: EventState,
+        reason: Reason,
+        detail: &str,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let (object, detail) = (object.clone(), detail.to_owned());
+        self.writer
+            .write(move |db| {
+                let ended = objects::Ended { object: &object, ticket, state, reason, detail: &detail, at };
+                objects::look_ended(db, &ended)
+            })
+            .await
+    }
+
+    async fn purchase(&self, purchase: &PurchaseId) -> Result<PurchaseRecord, Error> {
+        let purchase = purchase.clone();
+        self.readers.read(move |db| purchases::get(db, &purchase)).await
+    }
+
+    async fn linked(&self, id: &StripeId) -> Result<Option<PurchaseId>, Error> {
+        let id = id.clone();
+        self.readers.read(move |db| objects::linked(db, &id)).await
+    }
+
+    async fn decide(&self, decision: Decision) -> Result<bool, Error> {
+        let body = Packed::new(&decision.snapshot.body);
+        self.writer.write(move |db| purchases::decide(db, &decision, &body)).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
+        self.readers.read(grants::next_due).await
+    }
+
+    async fn due_grants(&self, now: Timestamp, limit: u32) -> Result<Vec<GrantId>, Error> {
+        self.readers.read(move |db| grants::due(db, now, limit)).await
+    }
+
+    async fn grant(&self, id: &GrantId) -> Result<Option<GrantRow>, Error> {
+        let id = id.clone();
+        self.readers.read(move |db| grants::get(db, &id)).await
+    }
+
+    async fn grants(
+        &self,
+        filter: &GrantFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Vec<GrantRow>, Error> {
+        let (filter, after) = (filter.clone(), after.cloned());
+        self.readers.read(move |db| grants::list(db, &filter, after.as_ref(), limit)).await
+    }
+
+    async fn find_grants(&self, text: &str, limit: u32) -> Result<Vec<GrantRow>, Error> {
+        let text = text.to_owned();
+        self.readers.read(move |db| grants::find(db, &text, limit)).await
+    }
+
+    async fn progress(&self, progress: Progress, decided: u64) -> Result<(), Error> {
+        self.writer.write(move |db| grants::progress(db, &progress, decided)).await
+    }
+
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Error> {
+        self.readers.read(move |db| deliveries::due(db, now, limit)).await
+    }
+
+    async fn attempted(&self, grant: &GrantId, number: u32, attempted: Attempted) -> Result<(), Error> {
+        let grant = grant.clone();
+        self.writer.write(move |db| deliveries::attempted(db, &grant, number, &attempted)).await
+    }
+
+    async fn resend(&self, grant: &GrantId, cause: &str, at: Timestamp) -> Result<u32, Error> {
+        let (grant, cause) = (grant.clone(), cause.to_owned());
+        self.writer.write(move |db| deliveries::resend(db, &grant, &cause, at)).await
+    }
+
+    async fn journal(&self, grant: &GrantId) -> Result<Vec<JournalEntry>, Error> {
+        let grant = grant.clone();
+        self.readers.read(move |db| grants::journal(db, &grant)).await
+    }
+
+    async fn grant_of_key(&self, key: &LicenseKey) -> Result<Option<GrantId>, Error> {
+        let fingerprint = key.fingerprint();
+        self.readers.read(move |db| grants::of_key(db, &fingerprint)).await
+    }
+
+    async fn counts(&self) -> Result<Counts, Error> {
+        self.readers.read(grants::counts).await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        // A number more or less does not matter, and only a commit shows that one is possible.
+        self.ticket().await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl AttemptLog for Sqlite {
+    async fn load(&self, grant: &GrantId) -> Result<Record, LogError> {
+        let grant = grant.clone();
+        let now = self.now();
+        let hour_ago = now.checked_sub(SignedDuration::from_hours(1)).unwrap_or(now);
+        Ok(self.readers.read(move |db| attempts::load(db, &grant, hour_ago)).await.map_err(log_error)?)
+    }
+
+    async fn open(&self, grant: &GrantId, version: u64, attempt: &Attempt) -> Result<(), LogError> {
+        let (grant, attempt) = (grant.clone(), attempt.clone());
+        let opened = self.writer.write(move |db| attempts::open(db, &grant, version, &attempt)).await;
+        if opened.map_err(log_error)? { Ok(()) } else { Err(LogError::Conflict) }
+    }
+
+    async fn keep(&self, grant: &GrantId, license: &Kept) -> Result<(), LogError> {
+        let (grant, license, at) = (grant.clone(), license.clone(), self.now());
+        self.writer.write(move |db| attempts::keep(db, &grant, &license, at)).await.map_err(log_error)
+    }
+
+    async fn settle(&self, grant: &GrantId, attempt: &AttemptId, outcome: &Outcome) -> Result<(), LogError> {
+        let (grant, attempt, outcome, at) = (grant.clone(), attempt.clone(), outcome.clone(), self.now());
+        let settle = move |db: &_| attempts::settle(db, &grant, &attempt, &outcome, at);
+        self.writer.write(settle).await.map_err(log_error)
+    }
+
+    async fn note(
+        &self,
+        grant: &GrantId,
+        fingerprint: &Fingerprint,
+        change: &Change,
+    ) -> Result<(), LogError> {
+        let (grant, fingerprint, change, at) =
+            (grant.clone(), fingerprint.clone(), change.clone(), self.now());
+        let note = move |db: &_| attempts::change(db, &grant, &fingerprint, &change, at);
+        self.writer.write(note).await.map_err(log_error)
+    }
+
+    async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError> {
+        let (grant, attempt) = (grant.clone(), attempt.clone());
+        self.writer.write(move |db| attempts::watched(db, &grant, &attempt, at)).await.map_err(log_error)
+    }
+}
+
+fn log_error(error: Error) -> LogError {
+    LogError::Unavailable(error.to_string())
+}
+
+#[async_trait]
+impl LabelCache for Sqlite {
+    async fn labels(&self, app: &AppId) -> Result<HashMap<Fingerprint, Option<String>>, CacheError> {
+        let app = app.clone();
+        let labels = self.readers.read(move |db| labels::all(db, &app)).await;
+        labels.map_err(|error| CacheError(error.to_string()))
+    }
+
+    async fn remember(
+        &self,
+        app: &AppId,
+        labels: &[(Fingerprint, Option<String>)],
+    ) -> Result<(), CacheError> {
+        let (app, labels) = (app.clone(), labels.to_vec());
+        let remembered = self.writer.write(move |db| labels::remember(db, &app, &labels)).await;
+        remembered.map_err(|error| CacheError(error.to_string()))
+    }
+}

@@ -1,0 +1,158 @@
+//! Moves committed pages from the write-ahead log to the database file, off the way of those who wait for a commit.
+//!
+//! Three steps, so that the log stays bounded under constant load without holding up a commit for long:
+//! 1. A thread of its own copies pages (`PASSIVE`) whenever the log has grown by [`STEP`], or once a second. That disturbs
+//!    neither the writer nor readers, but under constant load it never copies the very last pages, and only a log that is
+//!    copied whole can start over.
+//! 2. So when the log is past [`SOFT`] and such a pass has just ended, the writer itself copies the few pages left, between
+//!    two batches. The next commit finds a log that is copied whole, and writes at its beginning again.
+//! 3. A reader that holds an old page prevents both. Past [`HARD`] the writer waits a moment for readers (`RESTART`). Ours
+//!    are short. Somebody's backup by hand may not be: then the log grows until it is over, and nothing is lost.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::wal::CheckpointMode;
+
+use super::failure::Failure;
+use super::schema;
+use crate::store::Error;
+
+/// Pages by which the log grows between two passes: 4 MiB.
+const STEP: i32 = 1024;
+/// Pages from which the writer ends a pass: 16 MiB.
+const SOFT: i32 = 4 * 1024;
+/// Pages from which the writer waits for readers: 64 MiB.
+const HARD: i32 = 16 * 1024;
+/// Bytes of the log's file that are kept when it starts over.
+pub(super) const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
+/// When the log is copied however little it has grown.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// How long the writer waits for readers.
+const FOR_READERS: Duration = Duration::from_millis(250);
+
+/// What the writer and the thread tell each other.
+#[derive(Debug, Default)]
+struct Log {
+    /// Pages in the log, as of the last commit.
+    pages: AtomicI32,
+    /// A pass has ended, and the writer has not acted on it yet.
+    passed: AtomicBool,
+}
+
+/// The writer's side. Dropping it ends the thread.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    log: Arc<Log>,
+    /// Pages in the log when the thread was last woken.
+    woken_at: i32,
+    wake: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpoints {
+    /// Starts the thread.
+    pub(super) fn start(path: PathBuf) -> Result<Self, Error> {
+        let log = Arc::new(Log::default());
+        let (wake, woken) = sync_channel(1);
+        let seen = Arc::clone(&log);
+        let thread = std::thread::Builder::new()
+            .name("store-checkpoint".to_owned())
+            .spawn(move || serve(&path, &seen, &woken))
+            .map_err(|error| Error::Unavailable(format!("no thread for checkpoints: {error}")))?;
+        Ok(Self { log, woken_at: 0, wake: Some(wake), thread: Some(thread) })
+    }
+
+    /// Counts the pages of the log at each commit of the writer's connection.
+    pub(super) fn watch(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let log = Arc::clone(&self.log);
+        let count = move |_: &mut rusqlite::hooks::Wal, pages| {
+            log.pages.store(pages, Ordering::Relaxed);
+            Ok(())
+        };
+        Ok(connection.wal_hook(Some(count))?)
+    }
+
+    /// Called by the writer between two batches.
+    pub(super) fn after_commit(&mut self, connection: &Connection) {
+        let pages = self.log.pages.load(Ordering::Relaxed);
+        if pages < self.woken_at {
+            // It has started over.
+            self.woken_at = 0;
+        }
+        if pages - self.woken_at >= STEP {
+            self.woken_at = pages;
+            if let Some(wake) = &self.wake {
+                // Full means that it is awake, or about to be.
+                let _ = wake.try_send(());
+            }
+        }
+        if pages >= SOFT && self.log.passed.swap(false, Ordering::Acquire) {
+            finish(connection, pages);
+        }
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Copies the last pages in the writer's thread: nothing is committed meanwhile, so the log can come to be copied whole.
+fn finish(connection: &Connection, pages: i32) {
+    let done = if pages < HARD {
+        connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE)
+    } else {
+        let _ = connection.busy_timeout(FOR_READERS);
+        let done = connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::RESTART);
+        let _ = connection.busy_timeout(schema::PATIENCE);
+        done
+    };
+    if let Err(error) = done {
+        tracing::debug!(error = %Error::from(Failure::from(error)), pages, "the log could not start over yet");
+    }
+}
+
+fn serve(path: &Path, log: &Log, woken: &Receiver<()>) {
+    let mut connection = None;
+    let mut copied = 0;
+    loop {
+        match woken.recv_timeout(AT_LEAST_EVERY) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) if log.pages.load(Ordering::Relaxed) == copied => continue,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let pages = log.pages.load(Ordering::Relaxed);
+        match pass(path, &mut connection) {
+            Ok(()) => {
+                copied = pages;
+                log.passed.store(true, Ordering::Release);
+            }
+            Err(failure) => {
+                // Nothing is lost: the pages stay in the log until a later pass. A new connection, in case this one is bad.
+                tracing::debug!(error = %failure.error, "a checkpoint failed");
+                connection = None;
+            }
+        }
+    }
+}
+
+fn pass(path: &Path, connection: &mut Option<Connection>) -> Result<(), Failure> {
+    if connection.is_none() {
+        *connection = Some(schema::checkpointer(path)?);
+    }
+    if let Some(connection) = connection {
+        connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! Grants: reading, listing, what is due, what rounds of work came to, and the journal.
+
+use grantsmith_core::license::{Fingerprint, LicenseKey};
+use grantsmith_core::port::Kept;
+use grantsmith_core::purchase::PurchaseId;
+use grantsmith_core::{Desired, Email, GrantId};
+use jiff::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, named_params, params, params_from_iter};
+
+use super::failure::Failure;
+use super::rows::{self, Columns, Word, millis, number, purchase};
+use super::{attempts, deliveries};
+use crate::store::{Counts, Cursor, GrantFilter, GrantLicense, GrantRow, GrantState, JournalEntry, Progress};
+
+const COLUMNS: &str =
+    "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.tries,
+    g.decided, g.created, g.updated";
+
+/// Whether there is such a grant.
+pub(super) fn exists(connection: &Connection, id: &GrantId) -> Result<bool, Failure> {
+    let found: Option<i64> = rows::one(connection, "SELECT 1 FROM grants WHERE id = ?1", [id.as_str()])?;
+    Ok(found.is_some())
+}
+
+/// Reads a grant.
+pub(super) fn get(connection: &Connection, id: &GrantId) -> Result<Option<GrantRow>, Failure> {
+    let sql = format!("SELECT {COLUMNS} FROM grants g WHERE g.id = ?1");
+    rows::first(connection, &sql, [id.as_str()], |row| grant(connection, row))
+}
+
+fn grant(connection: &Connection, row: &Row<'_>) -> Result<GrantRow, Failure> {
+    let id = row.grant_id("id")?;
+    Ok(GrantRow {
+        purchase: row.parsed("purchase", purchase)?,
+        livemode: row.value("livemode")?,
+        state: row.word("state")?,
+        reason: row.word("reason")?,
+        detail: row.value("detail")?,
+        paid_at: row.maybe_time("paid_at")?,
+        email: row.maybe_parsed("email", |text| Some(Email::new(text)))?.flatten(),
+        licenses: licenses(connection, &id)?,
+        delivery: deliveries::newest(connection, &id)?,
+        tries: row.value("tries")?,
+        decided: row.value("decided")?,
+        created: row.time("created")?,
+        updated: row.time("updated")?,
+        id,
+    })
+}
+
+fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<GrantLicense>, Failure> {
+    let kept = attempts::kept(connection, id)?;
+    rows::all(
+        connection,
+        "SELECT * FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name",
+        [id.as_str()],
+        |row| {
+            let desired = desired(row)?;
+            let same = |kept: &&Kept| kept.name == desired.name && kept.generation == desired.generation;
+            let kept = kept.iter().find(same).cloned();
+            Ok(GrantLicense { reason: row.word("standing")?, kept, desired })
+        },
+    )
+}
+
+fn desired(row: &Row<'_>) -> Result<Desired, Failure> {
+    Ok(Desired {
+        name: row.license_name("name")?,
+        generation: row.value("generation")?,
+        app_id: row.app_id("app_id")?,
+        slots: row.slots("slots")?,
+        state: row.word("state")?,
+        expires_at: row.maybe_time("expires_at")?,
+        expiry: row.word("expiry")?,
+        reason: row.word("reason")?,
+        cause: row.word("cause")?,
+    })
+}
+
+/// Lists grants, newest first.
+pub(super) fn list(
+    connection: &Connection,
+    filter: &GrantFilter,
+    after: Option<&Cursor>,
+    limit: u32,
+) -> Result<Vec<GrantRow>, Failure> {
+    let mut conditions = vec!["TRUE"];
+    let mut values: Vec<Value> = Vec::new();
+    let mut and = |condition, value: Value| {
+        conditions.push(condition);
+        values.push(value);
+    };
+    if let Some(state) = filter.state {
+        and("g.state = ?", state.word().to_owned().into());
+    }
+    if let Some(purchase) = &filter.purchase {
+        and("g.purchase = ?", purchase.clone().into());
+    }
+    if let Some(email) = &filter.email {
+        and("g.email_folded = ?", email.trim().to_lowercase().into());
+    }
+    if let Some(app) = &filter.app_id {
+        and(
+            "EXISTS (SELECT 1 FROM declared d WHERE d.grant_id = g.id AND d.app_id = ?)",
+            app.as_str().to_owned().into(),
+        );
+    }
+    if let Some(from) = filter.created_from {
+        and("g.created >= ?", millis(from).into());
+    }
+    if let Some(before) = filter.created_before {
+        and("g.created < ?", millis(before).into());
+    }
+    if let Some(cursor) = after {
+        conditions.push("(g.created, g.id) < (?, ?)");
+        values.extend([millis(cursor.at).into(), cursor.id.clone().into()]);
+    }
+    values.push(limit.into());
+    let sql = format!(
+        "SELECT {COLUMNS} FROM grants g WHERE {} ORDER BY g.created DESC, g.id DESC LIMIT ?",
+        conditions.join(" AND ")
+    );
+    rows::all(connection, &sql, params_from_iter(values), |row| grant(connection, row))
+}
+
+/// Grants that a text names.
+pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Vec<GrantRow>, Failure> {
+    let text = text.trim();
+    let sql = format!(
+        "SELECT {COLUMNS} FROM grants g WHERE g.id IN (
+             SELECT id FROM grants WHERE id = :text
+             UNION ALL SELECT id FROM grants WHERE purchase = :text
+             UNION ALL SELECT id FROM grants WHERE purchase = (SELECT purchase FROM objects WHERE id = :text)
+             UNION ALL SELECT id FROM grants WHERE email_folded = :folded
+             UNION ALL SELECT grant_id FROM licenses WHERE fingerprint IN (:folded, :fingerprint)
+         ) ORDER BY g.created DESC, g.id DESC LIMIT :limit"
+    );
+    let fingerprint = LicenseKey::new(text).fingerprint();
+    let named = named_params! {
+        ":text": text,
+        ":folded": text.to_lowercase(),
+        ":fingerprint": fingerprint.as_str(),
+        ":limit": limit,
+    };
+    rows::all(connection, &sql, named, |row| grant(connection, row))
+}
+
+/// The grant that keeps a key.
+pub(super) fn of_key(connection: &Connection, key: &Fingerprint) -> Result<Option<GrantId>, Failure> {
+    rows::first(connection, "SELECT grant_id FROM licenses WHERE fingerprint = ?1", [key.as_str()], |row| {
+        row.grant_id("grant_id")
+    })
+}
+
+/// Grants whose time has come, newest payment first.
+pub(super) fn due(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<GrantId>, Failure> {
+    rows::all(
+        connection,
+        "SELECT id FROM grants WHERE due <= ?1 ORDER BY paid_at DESC, id LIMIT ?2",
+        params![millis(now), limit],
+        |row| row.grant_id("id"),
+    )
+}
+
+/// The earliest time at which something is due.
+pub(super) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
+    // One query each: SQLite answers a lone `min` from the first entry of an index.
+    let due = rows::first(
+        connection,
+        "SELECT min(due) AS due FROM (
+             SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL) AS due
+             UNION ALL SELECT (SELECT min(due) FROM grants WHERE due IS NOT NULL)
+             UNION ALL SELECT (SELECT min(due) FROM deliveries WHERE due IS NOT NULL)
+         )",
+        [],
+        |row| row.maybe_time("due"),
+    )?;
+    Ok(due.flatten())
+}
+
+/// Writes what a round of work came to, unless the grant was decided anew since.
+pub(super) fn progress(connection: &Connection, progress: &Progress, decided: u64) -> Result<(), Failure> {
+    let id = &progress.id;
+    let sql = "SELECT state, reason, detail FROM grants WHERE id = ?1 AND decided = ?2";
+    let before = rows::first(connection, sql, params![id.as_str(), number(decided)], |row| {
+        Ok((row.word("state")?, row.word("reason")?, row.value::<Option<String>>("detail")?))
+    })?;
+    // Decided anew, or never: the round was about something that is over.
+    let Some((state, reason, detail)) = before else { return Ok(()) };
+    let shown = (state, reason) != (progress.state, progress.reason);
+    let moved = shown || detail != progress.detail;
+    let mut stood = false;
+    for (name, standing) in &progress.licenses {
+        stood |= rows::run(
+            connection,
+            "UPDATE declared SET standing = ?3 WHERE grant_id = ?1 AND name = ?2 AND standing IS NOT ?3",
+            params![id.as_str(), name.as_str(), standing.word()],
+        )? > 0;
+    }
+    rows::run(
+        connection,
+        "UPDATE grants SET
+             state = :state, reason = :reason, detail = :detail, due = :due, tries = :tries,
+             updated = CASE WHEN :moved THEN :at ELSE updated END
+         WHERE id = :id",
+        named_params! {
+            ":id": id.as_str(),
+            ":state": progress.state.word(),
+            ":reason": progress.reason.word(),
+            ":detail": progress.detail,
+            ":due": progress.due.map(millis),
+            ":tries": progress.tries,
+            ":moved": moved || stood,
+            ":at": millis(progress.at),
+        },
+    )?;
+    if shown {
+        let text = format!("{}: {}", in_words(progress.state), progress.reason);
+        note(connection, id, progress.at, "work", &text)?;
+    }
+    if progress.deliver { deliveries::begin(connection, id, progress.at) } else { Ok(()) }
+}
+
+fn in_words(state: GrantState) -> &'static str {
+    match state {
+        GrantState::Pending => "waits for money",
+        GrantState::Issuing => "not every license is as declared",
+        GrantState::Ready => "every license is as declared",
+        GrantState::Ended => "ended",
+        GrantState::Parked => "waits for a person",
+        GrantState::NotOurs => "is not ours",
+    }
+}
+
+/// Adds a line to a grant's history.
+pub(super) fn note(
+    connection: &Connection,
+    id: &GrantId,
+    at: Timestamp,
+    cause: &str,
+    text: &str,
+) -> Result<(), Failure> {
+    rows::run(
+        connection,
+        "INSERT INTO journal (grant_id, at, cause, text) VALUES (?1, ?2, ?3, ?4)",
+        params![id.as_str(), millis(at), cause, text],
+    )?;
+    Ok(())
+}
+
+/// Adds a line to the history of a purchase's grant, if there is one.
+pub(super) fn note_of_purchase(
+    connection: &Connection,
+    purchase: &PurchaseId,
+    at: Timestamp,
+    cause: &str,
+    text: &str,
+) -> Result<(), Failure> {
+    let id = GrantId::of(purchase);
+    if exists(connection, &id)? { note(connection, &id, at, cause, text) } else { Ok(()) }
+}
+
+/// A grant's history, oldest first.
+pub(super) fn journal(connection: &Connection, id: &GrantId) -> Result<Vec<JournalEntry>, Failure> {
+    let sql = "SELECT at, cause, text FROM journal WHERE grant_id = ?1 ORDER BY line";
+    rows::all(connection, sql, [id.as_str()], |row| {
+        Ok(JournalEntry { at: row.time("at")?, cause: row.value("cause")?, text: row.value("text")? })
+    })
+}
+
+/// Numbers for metrics.
+pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
+    let count = |sql| Ok::<u64, Failure>(rows::one(connection, sql, [])?.unwrap_or_default());
+    let sql = "SELECT state, reason, count(*) AS many FROM grants GROUP BY state, reason";
+    let grants = rows::all(connection, sql, [], |row| {
+        Ok((row.word("state")?, row.word("reason")?, row.value("many")?))
+    })?;
+    Ok(Counts {
+        dirty: count("SELECT count(*) FROM objects WHERE due IS NOT NULL")?,
+        grants,
+        deliveries_due: count("SELECT count(*) FROM deliveries WHERE due IS NOT NULL")?,
+        deliveries_parked: count("SELECT count(*) FROM deliveries WHERE state = 'parked'")?,
+        open_attempts: count("SELECT count(*) FROM attempts WHERE outcome = 'open'")?,
+    })
+}

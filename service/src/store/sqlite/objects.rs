@@ -1,0 +1,234 @@
+//! Stripe's objects: the order of marks and tickets, the marks themselves, and the links to purchases.
+//!
+//! Marks and tickets are drawn from one sequence. A mark that is smaller than a ticket was made before that look began, so
+//! the look has taken it in; a greater one asks for another look.
+
+use grantsmith_core::Reason;
+use grantsmith_core::purchase::{PurchaseId, StripeId};
+use jiff::Timestamp;
+use rusqlite::{Connection, named_params, params};
+
+use super::failure::Failure;
+use super::grants;
+use super::rows::{self, Columns, Word, millis, number, object_named, purchase};
+use crate::store::{Dirty, EventState, Object, Ticket};
+
+/// The objects of a purchase `:purchase`, and `:object` besides.
+pub(super) const OBJECTS_OF_PURCHASE: &str = "
+    SELECT object FROM objects WHERE purchase = :purchase
+    UNION ALL SELECT object FROM objects WHERE id = :purchase
+    UNION ALL SELECT :object";
+
+fn no_row() -> Failure {
+    Failure::damaged("a row that is always there is missing")
+}
+
+/// Draws the next number of the sequence.
+pub(super) fn draw(connection: &Connection) -> Result<u64, Failure> {
+    let drawn = rows::one(connection, "UPDATE sequence SET value = value + 1 RETURNING value", [])?;
+    drawn.ok_or_else(no_row)
+}
+
+/// Finds or makes an object, and gives its number and purchase.
+pub(super) fn find_or_make(
+    connection: &Connection,
+    object: &Object,
+) -> Result<(i64, Option<String>), Failure> {
+    let sql = "INSERT INTO objects (id, kind) VALUES (?1, ?2)
+         ON CONFLICT (id) DO UPDATE SET kind = excluded.kind
+         RETURNING object, purchase";
+    let row = params![object.id.as_str(), object.kind.word()];
+    let found = rows::first(connection, sql, row, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    found.ok_or_else(no_row)
+}
+
+/// Marks an object, made if need be, and gives its number. An earlier time on record stays.
+pub(super) fn mark(
+    connection: &Connection,
+    object: &Object,
+    mark: u64,
+    due: Timestamp,
+) -> Result<i64, Failure> {
+    let sql = "INSERT INTO objects (id, kind, mark, due) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET
+             kind = excluded.kind,
+             mark = excluded.mark,
+             due = min(coalesce(due, excluded.due), excluded.due)
+         RETURNING object";
+    let row = params![object.id.as_str(), object.kind.word(), number(mark), millis(due)];
+    rows::one(connection, sql, row)?.ok_or_else(no_row)
+}
+
+/// Marks what a signal is about: a session itself, or the session that anything else is linked to. Gives the number of the
+/// signal's own object.
+pub(super) fn signal(
+    connection: &Connection,
+    signal: &Object,
+    drawn: u64,
+    due: Timestamp,
+) -> Result<i64, Failure> {
+    if signal.kind == crate::store::ObjectKind::Session {
+        return mark(connection, signal, drawn, due);
+    }
+    let (object, linked) = find_or_make(connection, signal)?;
+    if let Some(id) = linked.as_deref().and_then(|id| StripeId::parse(id).ok()) {
+        mark(connection, &object_named(id), drawn, due)?;
+    }
+    Ok(object)
+}
+
+/// Marks an object with a number of its own.
+pub(super) fn mark_dirty(connection: &Connection, object: &Object, due: Timestamp) -> Result<(), Failure> {
+    let drawn = draw(connection)?;
+    mark(connection, object, drawn, due).map(|_| ())
+}
+
+/// Takes a mark away that `ticket` has taken in. What stays is a newer mark, or the time of the next look.
+pub(super) fn clean(
+    connection: &Connection,
+    object: i64,
+    ticket: Ticket,
+    look_again: Option<Timestamp>,
+) -> Result<(), Failure> {
+    rows::run(
+        connection,
+        "UPDATE objects SET
+             tries = 0,
+             mark = CASE WHEN mark > :ticket THEN mark WHEN :again IS NULL THEN NULL ELSE :ticket END,
+             due = CASE WHEN mark > :ticket THEN min(due, coalesce(:again, due)) ELSE :again END
+         WHERE object = :object",
+        named_params! {
+            ":ticket": number(ticket.0),
+            ":again": look_again.map(millis),
+            ":object": object,
+        },
+    )?;
+    Ok(())
+}
+
+/// The dirty objects whose time has come.
+pub(super) fn dirty(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Failure> {
+    rows::all(
+        connection,
+        "SELECT id, kind, tries FROM objects WHERE due <= ?1 ORDER BY due, mark LIMIT ?2",
+        params![millis(now), limit],
+        |row| {
+            let id = row.parsed("id", |id| StripeId::parse(id).ok())?;
+            Ok(Dirty { object: Object { kind: row.word("kind")?, id }, tries: row.value("tries")? })
+        },
+    )
+}
+
+/// Puts off a look that failed, and shows why at the events that wait for it.
+pub(super) fn look_failed(
+    connection: &Connection,
+    object: &Object,
+    ticket: Ticket,
+    due: Timestamp,
+    reason: Reason,
+) -> Result<(), Failure> {
+    let sql = "UPDATE objects SET
+             tries = tries + 1,
+             due = CASE WHEN mark > ?2 THEN due ELSE ?3 END
+         WHERE id = ?1 AND due IS NOT NULL
+         RETURNING object";
+    let put_off = params![object.id.as_str(), number(ticket.0), millis(due)];
+    let Some(waiting) = rows::one::<i64>(connection, sql, put_off)? else { return Ok(()) };
+    rows::run(
+        connection,
+        "UPDATE events SET reason = ?3
+             WHERE object = ?1 AND state = 'pending' AND mark < ?2 AND reason IS NOT ?3",
+        params![waiting, number(ticket.0), reason.word()],
+    )?;
+    Ok(())
+}
+
+/// How a look came to nothing.
+pub(super) struct Ended<'a> {
+    pub(super) object: &'a Object,
+    pub(super) ticket: Ticket,
+    pub(super) state: EventState,
+    pub(super) reason: Reason,
+    pub(super) detail: &'a str,
+    pub(super) at: Timestamp,
+}
+
+/// Ends a look that can come to nothing.
+pub(super) fn look_ended(connection: &Connection, ended: &Ended<'_>) -> Result<(), Failure> {
+    let (object, linked) = find_or_make(connection, ended.object)?;
+    clean(connection, object, ended.ticket, None)?;
+    let owner = linked.as_deref().unwrap_or(ended.object.id.as_str());
+    let verdict = Verdict { state: ended.state, reason: Some(ended.reason), detail: Some(ended.detail) };
+    let judged = judge(connection, owner, object, ended.ticket, &verdict)?;
+    if judged > 0
+        && let Some(purchase) = purchase(owner)
+    {
+        let text = format!("a look at Stripe came to nothing: {}", ended.reason);
+        grants::note_of_purchase(connection, &purchase, ended.at, "look", &text)?;
+    }
+    Ok(())
+}
+
+/// What becomes of events.
+pub(super) struct Verdict<'a> {
+    pub(super) state: EventState,
+    pub(super) reason: Option<Reason>,
+    pub(super) detail: Option<&'a str>,
+}
+
+/// Gives the waiting events of a purchase's objects, as far as `ticket` has taken them in, a verdict; says how many.
+pub(super) fn judge(
+    connection: &Connection,
+    purchase: &str,
+    object: i64,
+    ticket: Ticket,
+    verdict: &Verdict<'_>,
+) -> Result<usize, Failure> {
+    let sql = format!(
+        "UPDATE events SET state = :state, reason = :reason, detail = :detail
+         WHERE object IN ({OBJECTS_OF_PURCHASE}) AND state IN ('pending', 'parked') AND mark < :ticket"
+    );
+    Ok(rows::run(
+        connection,
+        &sql,
+        named_params! {
+            ":state": verdict.state.word(),
+            ":reason": verdict.reason.map(Word::word),
+            ":detail": verdict.detail,
+            ":purchase": purchase,
+            ":object": object,
+            ":ticket": number(ticket.0),
+        },
+    )?)
+}
+
+/// The purchase that an object is linked to.
+pub(super) fn linked(connection: &Connection, id: &StripeId) -> Result<Option<PurchaseId>, Failure> {
+    let found =
+        rows::first(connection, "SELECT purchase FROM objects WHERE id = ?1", [id.as_str()], |row| {
+            row.maybe_parsed("purchase", purchase)
+        })?;
+    Ok(found.flatten())
+}
+
+/// Links an object to a purchase. True if that joins events that came before: they are put after every look that has begun,
+/// as none has taken them in.
+pub(super) fn link(
+    connection: &Connection,
+    id: &StripeId,
+    purchase: &PurchaseId,
+    drawn: u64,
+) -> Result<bool, Failure> {
+    let object = object_named(id.clone());
+    let sql = "INSERT INTO objects (id, kind, purchase) VALUES (?1, ?2, ?3)
+         ON CONFLICT (id) DO UPDATE SET purchase = excluded.purchase WHERE purchase IS NOT excluded.purchase
+         RETURNING object";
+    let link = params![id.as_str(), object.kind.word(), purchase.as_str()];
+    let Some(joined) = rows::one::<i64>(connection, sql, link)? else { return Ok(false) };
+    let waiting = rows::run(
+        connection,
+        "UPDATE events SET mark = ?2 WHERE object = ?1 AND state = 'pending'",
+        params![joined, number(drawn)],
+    )?;
+    Ok(waiting > 0)
+}

@@ -1,0 +1,380 @@
+//! What is on record about a purchase, and the decision about it.
+
+use grantsmith_core::grant::{Cause, Hand};
+use grantsmith_core::purchase::PurchaseId;
+use grantsmith_core::terms::{Duration, LicenseTerms};
+use grantsmith_core::{Desired, DesiredState, GrantId, Reason};
+use jiff::Timestamp;
+use rusqlite::{Connection, named_params, params};
+
+use super::failure::Failure;
+use super::objects::{self, Verdict};
+use super::rows::{self, Columns, Packed, Word, millis, number, slots_number};
+use super::{events, grants};
+use crate::store::{Decision, EventState, GrantState, Object, PurchaseRecord, Snapshot, Source};
+
+/// Reads what is on record about a purchase.
+pub(super) fn get(connection: &Connection, purchase: &PurchaseId) -> Result<PurchaseRecord, Failure> {
+    let grant = GrantId::of(purchase);
+    let sql = "SELECT paid_at FROM grants WHERE id = ?1";
+    let paid_at = rows::first(connection, sql, [grant.as_str()], |row| row.maybe_time("paid_at"))?;
+    Ok(PurchaseRecord {
+        session: session(connection, purchase)?,
+        terms: terms(connection, &grant)?,
+        paid_at: paid_at.flatten(),
+        hand: hand(connection, &grant)?,
+        events: events::waiting(connection, purchase.as_str())?,
+    })
+}
+
+/// The newest snapshot of a session of the purchase.
+fn session(connection: &Connection, purchase: &PurchaseId) -> Result<Option<Snapshot>, Failure> {
+    let sql = format!(
+        "SELECT o.id, o.kind, s.source, s.told_event, s.told_kind, s.told_at, s.encoding, s.body
+         FROM snapshots s JOIN objects o ON o.object = s.object
+         WHERE s.object IN ({of_purchase}) AND o.kind = 'session'
+         ORDER BY s.ticket DESC LIMIT 1",
+        of_purchase = objects::OBJECTS_OF_PURCHASE,
+    );
+    let named = named_params! { ":purchase": purchase.as_str(), ":object": None::<i64> };
+    rows::first(connection, &sql, named, |row| {
+        let id = row.parsed("id", |id| grantsmith_core::purchase::StripeId::parse(id).ok())?;
+        let source = match row.value::<String>("source")?.as_str() {
+            "fetched" => Source::Fetched,
+            "told" => Source::Told {
+                event: row.value("told_event")?,
+                kind: row.value("told_kind")?,
+                at: row.time("told_at")?,
+            },
+            _ => return Err(Failure::damaged("column 'source' of a row is unreadable")),
+        };
+        let body = Packed::read(row)?.unwrap_or_default();
+        Ok(Snapshot { object: Object { kind: row.word("kind")?, id }, source, body })
+    })
+}
+
+fn terms(connection: &Connection, grant: &GrantId) -> Result<Option<LicenseTerms>, Failure> {
+    rows::first(
+        connection,
+        "SELECT app_id, days, slots FROM terms WHERE grant_id = ?1",
+        [grant.as_str()],
+        |row| {
+            let days: Option<u32> = row.value("days")?;
+            Ok(LicenseTerms {
+                app_id: row.app_id("app_id")?,
+                duration: days.map_or(Duration::Lifetime, Duration::Days),
+                slots: row.slots("slots")?,
+            })
+        },
+    )
+}
+
+fn hand(connection: &Connection, grant: &GrantId) -> Result<Hand, Failure> {
+    let sql = "SELECT state, sets_expiry, expires_at FROM hands WHERE grant_id = ?1";
+    let hand = rows::first(connection, sql, [grant.as_str()], |row| {
+        let sets_expiry: bool = row.value("sets_expiry")?;
+        let expires_at = row.maybe_time("expires_at")?;
+        Ok(Hand { state: row.maybe_word("state")?, expires_at: sets_expiry.then_some(expires_at) })
+    })?;
+    Ok(hand.unwrap_or_default())
+}
+
+/// Writes a decision. False, and nothing written, if a later look is on record.
+pub(super) fn decide(connection: &Connection, decision: &Decision, body: &Packed) -> Result<bool, Failure> {
+    let (object, _) = objects::find_or_make(connection, &decision.snapshot.object)?;
+    if !replace_snapshot(connection, object, decision, body)? {
+        return Ok(false);
+    }
+    // Before the links: what these join was not taken in by this look.
+    let shown = match decision.event_state {
+        EventState::Parked | EventState::Ignored => (Some(decision.reason), decision.detail.as_deref()),
+        EventState::Pending | EventState::Handled => (None, None),
+    };
+    let verdict = Verdict { state: decision.event_state, reason: shown.0, detail: shown.1 };
+    objects::judge(connection, decision.purchase.as_str(), object, decision.ticket, &verdict)?;
+    objects::clean(connection, object, decision.ticket, decision.look_again)?;
+    link(connection, decision, object)?;
+    write_grant(connection, decision)?;
+    Ok(true)
+}
+
+fn replace_snapshot(
+    connection: &Connection,
+    object: i64,
+    decision: &Decision,
+    body: &Packed,
+) -> Result<bool, Failure> {
+    let (source, event, kind, at) = match &decision.snapshot.source {
+        Source::Fetched => ("fetched", None, None, None),
+        Source::Told { event, kind, at } => ("told", Some(event), Some(kind), Some(millis(*at))),
+    };
+    let replaced = rows::run(
+        connection,
+        "INSERT INTO snapshots (object, ticket, source, told_event, told_kind, told_at, encoding, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (object) DO UPDATE SET
+             ticket = excluded.ticket,
+             source = excluded.source,
+             told_event = excluded.told_event,
+             told_kind = excluded.told_kind,
+             told_at = excluded.told_at,
+             encoding = excluded.encoding,
+             body = excluded.body
+         WHERE ticket <= excluded.ticket",
+        params![object, number(decision.ticket.0), source, event, kind, at, body.encoding, &body.bytes[..],],
+    )?;
+    Ok(replaced > 0)
+}
+
+/// Joins objects to the purchase. Orphans that this finds a home for mark the object dirty once more.
+fn link(connection: &Connection, decision: &Decision, object: i64) -> Result<(), Failure> {
+    let own = &decision.snapshot.object.id;
+    rows::run(
+        connection,
+        "UPDATE objects SET purchase = ?2 WHERE object = ?1 AND purchase IS NOT ?2",
+        params![object, decision.purchase.as_str()],
+    )?;
+    let mut drawn = None;
+    let mut joined = false;
+    for id in decision.links.iter().filter(|id| *id != own) {
+        let number = match drawn {
+            Some(number) => number,
+            None => *drawn.insert(objects::draw(connection)?),
+        };
+        joined |= objects::link(connection, id, &decision.purchase, number)?;
+    }
+    match drawn {
+        Some(number) if joined => {
+            objects::mark(connection, &decision.snapshot.object, number, decision.at).map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What of a grant a decision can change.
+struct Before {
+    state: GrantState,
+    reason: Reason,
+    detail: Option<String>,
+    paid_at: Option<Timestamp>,
+    email: Option<String>,
+}
+
+fn before(connection: &Connection, id: &GrantId) -> Result<Option<Before>, Failure> {
+    rows::first(
+        connection,
+        "SELECT state, reason, detail, paid_at, email FROM grants WHERE id = ?1",
+        [id.as_str()],
+        |row| {
+            Ok(Before {
+                state: row.word("state")?,
+                reason: row.word("reason")?,
+                detail: row.value("detail")?,
+                paid_at: row.maybe_time("paid_at")?,
+                email: row.value("email")?,
+            })
+        },
+    )
+}
+
+fn write_grant(connection: &Connection, decision: &Decision) -> Result<(), Failure> {
+    let id = GrantId::of(&decision.purchase);
+    let before = before(connection, &id)?;
+    if before.is_none() {
+        insert_grant(connection, decision, &id)?;
+    }
+    if let Some(terms) = &decision.terms {
+        fix_terms(connection, &id, terms, decision.at)?;
+    }
+    let redeclared = declare(connection, &id, &decision.licenses)?;
+    let paid = decision.paid_at.filter(|_| before.as_ref().is_none_or(|before| before.paid_at.is_none()));
+    let email = decision.email.as_ref().map(grantsmith_core::Email::expose);
+    let readdressed =
+        email.is_some() && before.as_ref().is_none_or(|before| before.email.as_deref() != email);
+    if paid.is_some() || readdressed {
+        rows::run(
+            connection,
+            "UPDATE grants SET paid_at = coalesce(paid_at, ?2), email = coalesce(?3, email),
+                     email_folded = coalesce(?4, email_folded), updated = ?5 WHERE id = ?1",
+            params![id.as_str(), paid.map(millis), email, email.map(str::to_lowercase), millis(decision.at)],
+        )?;
+    }
+    if readdressed && before.is_some() {
+        grants::note(connection, &id, decision.at, &decision.cause, "the buyer's address has changed")?;
+    }
+    let work = decision.state == GrantState::Issuing;
+    let moved = before.as_ref().is_none_or(|before| match before.state {
+        GrantState::Issuing | GrantState::Ready if work => redeclared,
+        state => {
+            redeclared
+                || state != decision.state
+                || before.reason != decision.reason
+                || before.detail != decision.detail
+        }
+    });
+    if moved { move_grant(connection, decision, &id) } else { Ok(()) }
+}
+
+fn insert_grant(connection: &Connection, decision: &Decision, id: &GrantId) -> Result<(), Failure> {
+    rows::run(
+        connection,
+        "INSERT INTO grants (id, purchase, livemode, state, reason, decided, created, updated)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?6)",
+        params![
+            id.as_str(),
+            decision.purchase.as_str(),
+            decision.livemode,
+            decision.state.word(),
+            decision.reason.word(),
+            millis(decision.at),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes where the grant stands now, and that there is work if there is.
+fn move_grant(connection: &Connection, decision: &Decision, id: &GrantId) -> Result<(), Failure> {
+    rows::run(
+        connection, // A grant that is over but still has licenses to see to keeps its time.
+        "UPDATE grants SET
+             state = :state, reason = :reason, detail = :detail, decided = :decided, tries = 0, updated = :at,
+             due = CASE
+                 WHEN :work THEN :at
+                 WHEN EXISTS (SELECT 1 FROM declared WHERE grant_id = :id) THEN due
+             END
+         WHERE id = :id",
+        named_params! {
+            ":id": id.as_str(),
+            ":state": decision.state.word(),
+            ":reason": decision.reason.word(),
+            ":detail": decision.detail,
+            ":decided": number(objects::draw(connection)?),
+            ":at": millis(decision.at),
+            ":work": decision.state == GrantState::Issuing,
+        },
+    )?;
+    grants::note(connection, id, decision.at, &decision.cause, &in_words(decision))
+}
+
+fn in_words(decision: &Decision) -> String {
+    let reason = decision.reason;
+    let state = match decision.state {
+        GrantState::Issuing | GrantState::Ready => return declared_in_words(&decision.licenses),
+        GrantState::Pending => "waits for money",
+        GrantState::Ended => "ended",
+        GrantState::Parked => "waits for a person",
+        GrantState::NotOurs => "is not ours",
+    };
+    format!("{state}: {reason}")
+}
+
+fn declared_in_words(licenses: &[Desired]) -> String {
+    let plural = if licenses.len() == 1 { "" } else { "s" };
+    let mut text = format!("declared {} license{plural}", licenses.len());
+    for (state, word) in [
+        (DesiredState::Active, "active"),
+        (DesiredState::Suspended, "suspended"),
+        (DesiredState::Revoked, "revoked"),
+    ] {
+        let count = licenses.iter().filter(|license| license.state == state).count();
+        match count {
+            0 => continue,
+            all if all == licenses.len() => text.push_str(&format!(", {word}")),
+            some => text.push_str(&format!(", {some} {word}")),
+        }
+        let by_hand = licenses.iter().any(|license| license.state == state && license.cause == Cause::Hand);
+        let reason = licenses.iter().find(|license| license.state == state).map(|license| license.reason);
+        match reason {
+            Some(Reason::Issued) | None => {}
+            Some(reason) if by_hand => text.push_str(&format!(" by hand ({reason})")),
+            Some(reason) => text.push_str(&format!(" ({reason})")),
+        }
+    }
+    text
+}
+
+fn fix_terms(
+    connection: &Connection,
+    id: &GrantId,
+    terms: &LicenseTerms,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let days = match terms.duration {
+        Duration::Days(days) => Some(days),
+        Duration::Lifetime => None,
+    };
+    rows::run(
+        connection,
+        "INSERT INTO terms (grant_id, app_id, days, slots, fixed) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (grant_id) DO NOTHING",
+        params![id.as_str(), terms.app_id.as_str(), days, slots_number(terms.slots), millis(at)],
+    )?;
+    Ok(())
+}
+
+/// Brings the declared licenses up to date; says whether anything has changed.
+fn declare(connection: &Connection, id: &GrantId, licenses: &[Desired]) -> Result<bool, Failure> {
+    let mut changed = false;
+    for (ordinal, license) in (1_u32..).zip(licenses) {
+        changed |= declare_one(connection, id, ordinal, license)?;
+    }
+    let names: Vec<&str> = licenses.iter().map(|license| license.name.as_str()).collect();
+    let sql = "SELECT name FROM declared WHERE grant_id = ?1";
+    let known: Vec<String> = rows::all(connection, sql, [id.as_str()], |row| row.value("name"))?;
+    for name in known.iter().filter(|name| !names.contains(&name.as_str())) {
+        changed |= withdraw(connection, id, name)?;
+    }
+    Ok(changed)
+}
+
+/// Takes a name back that is declared no longer. One with a key, or with an attempt that may yet bring one, stays as it is:
+/// a view that has shrunk is no reason to lose sight of a license.
+fn withdraw(connection: &Connection, id: &GrantId, name: &str) -> Result<bool, Failure> {
+    Ok(rows::run(
+        connection,
+        "DELETE FROM declared
+         WHERE grant_id = ?1 AND name = ?2
+             AND NOT EXISTS (SELECT 1 FROM licenses WHERE grant_id = ?1 AND name = ?2)
+             AND NOT EXISTS (SELECT 1 FROM attempts WHERE grant_id = ?1 AND name = ?2)",
+        params![id.as_str(), name],
+    )? > 0)
+}
+
+fn declare_one(
+    connection: &Connection,
+    id: &GrantId,
+    ordinal: u32,
+    license: &Desired,
+) -> Result<bool, Failure> {
+    let changed = rows::run(connection, "INSERT INTO declared (
+             grant_id, name, ordinal, generation, app_id, slots, state, expires_at, expiry, reason, cause, standing
+         ) VALUES (
+             :grant, :name, :ordinal, :generation, :app, :slots, :state, :expires_at, :expiry, :reason, :cause, 'Issuing'
+         ) ON CONFLICT (grant_id, name) DO UPDATE SET
+             ordinal = excluded.ordinal,
+             generation = excluded.generation,
+             app_id = excluded.app_id,
+             slots = excluded.slots,
+             state = excluded.state,
+             expires_at = excluded.expires_at,
+             expiry = excluded.expiry,
+             reason = excluded.reason,
+             cause = excluded.cause
+         WHERE (generation, app_id, slots, state, expires_at, expiry, reason, cause) IS NOT (
+             excluded.generation, excluded.app_id, excluded.slots, excluded.state, excluded.expires_at,
+             excluded.expiry, excluded.reason, excluded.cause
+         )", named_params! {
+        ":grant": id.as_str(),
+        ":name": license.name.as_str(),
+        ":ordinal": ordinal,
+        ":generation": license.generation,
+        ":app": license.app_id.as_str(),
+        ":slots": slots_number(license.slots),
+        ":state": license.state.word(),
+        ":expires_at": license.expires_at.map(millis),
+        ":expiry": license.expiry.word(),
+        ":reason": license.reason.word(),
+        ":cause": license.cause.word(),
+    })?;
+    Ok(changed > 0)
+}
