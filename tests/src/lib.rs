@@ -1,6 +1,8 @@
 //! The whole product as its users have it: the real program as a process, with a fake Stripe, a fake AuthForge and a real
 //! mail server around it.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test stops where the world is not as it set it up")]
+
 pub mod browser;
 pub mod mailpit;
 pub mod program;

@@ -89,17 +89,19 @@ impl Program {
             let lines = log.lines().filter(|line| line.contains("listening"));
             lines.flat_map(str::split_whitespace).find_map(|word| word.strip_prefix(&wanted)?.parse().ok())
         };
-        let found = until(
-            &format!("'listening {name}=' from the program, which said:\n{}", self.log()),
-            async || find(),
-        );
-        found.await
+        let what = format!("'listening {name}=' from the program, which said:\n{}", self.log());
+        until(&what, async || find()).await
     }
 
     /// `kill -9`, waited for.
     pub async fn kill(mut self) -> String {
         self.child.kill().await.expect("the program can be killed");
         self.log()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     /// SIGTERM.

@@ -36,7 +36,6 @@ pub struct Plan {
     flags: Vec<String>,
     web_flags: Vec<String>,
     switches: Switches,
-    state_file: bool,
 }
 
 impl Plan {
@@ -150,7 +149,6 @@ impl Stack {
             flags: Vec::new(),
             web_flags: Vec::new(),
             switches: Switches::default(),
-            state_file: false,
         }
     }
 
@@ -256,6 +254,37 @@ impl Stack {
     /// The program that holds the record.
     pub fn back(&self) -> &Program {
         self.back.as_ref().expect("it runs")
+    }
+
+    /// The files that the program which faces strangers has open.
+    pub fn front_files(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.front.as_ref().expect("it runs").pid());
+        let entries = std::fs::read_dir(folder).expect("open files");
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets.map(|path| path.display().to_string()).collect()
+    }
+
+    /// The memory of the program which faces strangers, as far as it can be written to.
+    pub fn front_memory(&self) -> Vec<u8> {
+        use std::io::{Read, Seek, SeekFrom};
+        let pid = self.front.as_ref().expect("it runs").pid();
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("a map");
+        let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("the memory");
+        let mut all = Vec::new();
+        for line in maps
+            .lines()
+            .filter(|line| line.split_whitespace().nth(1).is_some_and(|mode| mode.starts_with("rw")))
+        {
+            let range = line.split(['-', ' ']).take(2).map(|hex| u64::from_str_radix(hex, 16).expect("hex"));
+            let [from, to] = range.collect::<Vec<_>>().try_into().expect("a range");
+            let mut part = Vec::new();
+            if memory.seek(SeekFrom::Start(from)).is_ok()
+                && memory.by_ref().take(to - from).read_to_end(&mut part).is_ok()
+            {
+                all.extend(part);
+            }
+        }
+        all
     }
 
     /// All that the programs have said.
@@ -393,11 +422,11 @@ impl Stack {
     /// The live licenses of each purchase, as AuthForge truly has them.
     pub fn live(&self) -> BTreeMap<String, Vec<String>> {
         let mut live: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for license in self.authforge.licenses().into_iter().filter(|license| license.status == "active") {
+        for license in self.authforge.licenses().into_iter().filter(|license| !license.revoked) {
             let label = license.label.unwrap_or_default();
             let session = label.strip_prefix("Stripe session ").unwrap_or(&label);
             let session = session.split(' ').next().unwrap_or_default().to_owned();
-            live.entry(session).or_default().push(license.license_key);
+            live.entry(session).or_default().push(license.key);
         }
         live
     }

@@ -280,6 +280,22 @@ impl World {
         types.iter().map(&mut event).collect()
     }
 
+    /// The seller changes a purchase's data afterwards, as in Stripe's dashboard.
+    pub fn edit(&self, session: &str, change: impl FnOnce(Purchase) -> Purchase) {
+        if let Some(record) = self.state().records.iter_mut().find(|record| record.session == session) {
+            record.purchase = change(record.purchase.clone());
+        }
+    }
+
+    /// The payment behind a session.
+    pub fn payment_intent(&self, session: &str) -> Option<String> {
+        self.state()
+            .records
+            .iter()
+            .find(|record| record.session == session)
+            .map(|record| record.intent.clone())
+    }
+
     /// What is true now, oldest purchase first.
     pub fn true_history(&self) -> Vec<Truth> {
         let truth = |record: &Record| Truth {

@@ -1,0 +1,177 @@
+//! The hand tools, used as a person and a script would.
+
+#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
+
+use grantsmith_tests::program::run;
+use grantsmith_tests::stack::order;
+use grantsmith_tests::{AUTHFORGE_KEY, Shape, Stack};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_are_listed_found_shown_and_revealed() {
+    let stack = Stack::plan(Shape::Standalone).start().await;
+    let bought = stack.buy(order().by("jane@example.com")).await;
+    let keys = stack.keys(&bought.session).await;
+    let other = stack.buy(order().by("john@example.com")).await;
+    stack.keys(&other.session).await;
+
+    let (code, names, _) = stack.tool(&["grants", "list", "-o", "name"]).await;
+    let names: Vec<&str> = names.lines().collect();
+    assert_eq!((code, names.len()), (0, 2));
+    assert!(names.iter().all(|name| name.starts_with("licenseGrants/lg-")));
+
+    let grant = stack.grant(&bought.session).await.expect("found by session");
+    let name = grant["name"].as_str().expect("a name");
+    let id = name.trim_start_matches("licenseGrants/");
+    let fingerprint = grant["licenses"][0]["fingerprint"].as_str().expect("a fingerprint");
+    let payment = stack.world.payment_intent(&bought.session).expect("a payment");
+    for text in ["JANE@example.com", keys[0].as_str(), fingerprint, payment.as_str(), bought.session.as_str()]
+    {
+        let (code, found, error) = stack.tool(&["grants", "find", text, "-o", "name"]).await;
+        assert_eq!((code, found.trim()), (0, name), "{text}: {error}");
+    }
+    let (code, table, _) = stack.tool(&["grants", "get", id]).await;
+    assert_eq!(code, 0);
+    assert!(
+        table.contains("READY (Issued)")
+            && table.contains("****-****-****-")
+            && table.contains("jane@example.com"),
+        "{table}"
+    );
+    assert!(!table.contains(&keys[0]), "a look does not tell the key");
+    let (code, key, _) = stack.tool(&["grants", "key", name]).await;
+    assert_eq!((code, key.trim()), (0, keys[0].as_str()), "and the key alone is printed, for scripts");
+    let filtered =
+        stack.json(&["grants", "list", "--filter", "email = \"jane@example.com\" AND state = READY"]).await;
+    assert_eq!(filtered.as_array().map(Vec::len), Some(1));
+    let (code, yaml, _) = stack.tool(&["grants", "get", id, "-o", "yaml"]).await;
+    assert!(code == 0 && yaml.contains("reason: Issued"), "{yaml}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_listed_shown_and_played_again() {
+    let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    let bought = stack.buy(order()).await;
+    let keys = stack.keys(&bought.session).await;
+    let events = stack.json(&["events", "list", "--filter", "type = \"checkout.session.completed\""]).await;
+    let event = &events[0];
+    assert_eq!((&event["state"], &event["object"]), (&"HANDLED".into(), &bought.session.as_str().into()));
+    let name = event["name"].as_str().expect("a name");
+    let shown = stack.json(&["events", "get", name]).await;
+    assert_eq!(
+        shown["payload"]["data"]["object"]["id"],
+        bought.session.as_str(),
+        "with the payload as it came"
+    );
+    let (code, _, error) = stack.tool(&["events", "replay", name.trim_start_matches("events/")]).await;
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(stack.keys(&bought.session).await, keys, "playing again changes nothing");
+    stack.assert_promise();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_say_what_to_do() {
+    let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    for (arguments, code, words) in [
+        (&["grants", "get", "lg-aaaaaaaaaaaaaaaaaaaa"][..], 1, "list them"),
+        (&["grants", "get", "nonsense"], 1, "licenseGrants/lg-"),
+        (&["grants", "find", "nobody@example.com"], 1, "nothing found"),
+        (&["grants", "list", "--filter", "colour = red"], 1, "state, purchase, email"),
+        (&["events", "replay", "evt_nobody"], 1, "list them"),
+        (&["grants", "get"], 2, "<NAME>"),
+        (&["grants", "list", "--server", "nowhere"], 2, "http://HOST:PORT"),
+        (&["grants", "list", "--server", "http://127.0.0.1:1"], 1, "cannot be reached"),
+        (&["grants", "list", "--token-file", "missing"], 2, "missing"),
+        (&["grant"], 2, "grants"),
+    ] {
+        let (found, out, error) = stack.tool(arguments).await;
+        assert_eq!(found, code, "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+        assert!(out.is_empty(), "standard output is for results alone: {out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    write("secrets", "whsec_1\n");
+    write("blank", "\n");
+    write("authforge", AUTHFORGE_KEY);
+    write("live", "sk_live_1");
+    let right = [
+        "standalone",
+        "--stripe-mode",
+        "test",
+        "--stripe-webhook-secrets-file",
+        "secrets",
+        "--authforge-api-key-file",
+        "authforge",
+        "--http-listen",
+        "127.0.0.1:0",
+        "--grpc-listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ];
+    for (more, words) in [
+        (&[][..], "--stripe-api-key-file"),
+        (&["--events-only", "--stripe-api-key-file", "live"], "leave out one of them"),
+        (&["--stripe-api-key-file", "live"], "live mode"),
+        (&["--stripe-api-key-file", "missing"], "missing"),
+        (&["--events-only", "--stripe-webhook-secrets-file", "blank"], "secret"),
+        (&["--events-only", "--database-url", "postgres://x"], "not there yet"),
+        (&["--events-only", "--database-url", "grantsmith.db"], "sqlite://PATH"),
+        (&["--events-only", "--grpc-listen", "0.0.0.0:0"], "--grpc-insecure"),
+        (&["--events-only", "--smtp-url", "smtp://localhost"], "--mail-from"),
+        (
+            &["--events-only", "--smtp-url", "smtp://u:p@localhost", "--mail-from", "a@b.example"],
+            "--smtp-password-file",
+        ),
+        (&["--events-only", "--stripe-tolerance", "soon"], "--stripe-tolerance"),
+        (&["--events-only", "--no-such-flag"], "--no-such-flag"),
+        (&["--events-only", "--ca-file", "missing"], "missing"),
+    ] {
+        // A flag that comes twice is wrong use of its own, so the right one steps back.
+        let mut arguments: Vec<&str> = right.to_vec();
+        for flag in more.iter().filter(|word| word.starts_with("--")) {
+            if let Some(at) = arguments.iter().position(|word| word == flag) {
+                arguments.drain(at..at + 2);
+            }
+        }
+        arguments.extend(more);
+        let (code, _, error) = run(&arguments, &[], folder.path()).await;
+        assert_eq!(code, 2, "{more:?}: {error}");
+        assert!(error.contains(words), "{more:?}: {error}");
+    }
+    let live = [
+        "--stripe-mode",
+        "live",
+        "--events-only",
+        "--authforge-url",
+        "fake:",
+        "--stripe-webhook-secrets-file",
+        "secrets",
+    ];
+    let (code, _, error) = run(&[&["standalone"][..], &live].concat(), &[], folder.path()).await;
+    assert!(code == 2 && error.contains("--stripe-mode test"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_teaches() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (arguments, words) in [
+        (&["--help"][..], &["demo", "standalone", "webhook", "grants"][..]),
+        (
+            &["standalone", "--help"],
+            &["--stripe-webhook-secrets-file", "GRANTSMITH_AUTHFORGE_URL", "default: 300s"],
+        ),
+        (&["grants", "--help"], &["list", "find", "resend", "--token-file"]),
+        (&["events", "replay", "--help"], &["as if it had just come"]),
+    ] {
+        let (code, out, _) = run(arguments, &[], folder.path()).await;
+        assert_eq!(code, 0);
+        for word in words {
+            assert!(out.contains(word), "{arguments:?} lacks {word}:\n{out}");
+        }
+    }
+}
