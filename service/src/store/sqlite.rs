@@ -4,11 +4,13 @@
 //! - [`checkpoint`]: moves committed pages into the file, off the way of those who wait for a commit.
 //! - [`readers`]: a few connections that read the record as of one commit.
 //! - [`file`] and [`schema`]: the file claimed, made, opened and brought up to date.
-//! - [`events`], [`objects`], [`purchases`], [`grants`], [`attempts`], [`deliveries`], [`labels`]: the statements.
+//! - [`events`], [`objects`], [`purchases`], [`grants`], [`declared`], [`attempts`], [`deliveries`], [`labels`]: the
+//!   statements.
 //! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
 
 mod attempts;
 mod checkpoint;
+mod declared;
 mod deliveries;
 mod events;
 mod failure;
@@ -259,24 +261,31 @@ impl AttemptLog for Sqlite {
         let grant = grant.clone();
         let now = self.now();
         let hour_ago = now.checked_sub(SignedDuration::from_hours(1)).unwrap_or(now);
-        Ok(self.readers.read(move |db| attempts::load(db, &grant, hour_ago)).await.map_err(log_error)?)
+        Ok(self
+            .readers
+            .read(move |db| attempts::load(db, &grant, hour_ago))
+            .await
+            .map_err(|error| log_error(&error))?)
     }
 
     async fn open(&self, grant: &GrantId, version: u64, attempt: &Attempt) -> Result<(), LogError> {
         let (grant, attempt) = (grant.clone(), attempt.clone());
         let opened = self.writer.write(move |db| attempts::open(db, &grant, version, &attempt)).await;
-        if opened.map_err(log_error)? { Ok(()) } else { Err(LogError::Conflict) }
+        if opened.map_err(|error| log_error(&error))? { Ok(()) } else { Err(LogError::Conflict) }
     }
 
     async fn keep(&self, grant: &GrantId, license: &Kept) -> Result<(), LogError> {
         let (grant, license, at) = (grant.clone(), license.clone(), self.now());
-        self.writer.write(move |db| attempts::keep(db, &grant, &license, at)).await.map_err(log_error)
+        self.writer
+            .write(move |db| attempts::keep(db, &grant, &license, at))
+            .await
+            .map_err(|error| log_error(&error))
     }
 
     async fn settle(&self, grant: &GrantId, attempt: &AttemptId, outcome: &Outcome) -> Result<(), LogError> {
         let (grant, attempt, outcome, at) = (grant.clone(), attempt.clone(), outcome.clone(), self.now());
         let settle = move |db: &_| attempts::settle(db, &grant, &attempt, &outcome, at);
-        self.writer.write(settle).await.map_err(log_error)
+        self.writer.write(settle).await.map_err(|error| log_error(&error))
     }
 
     async fn note(
@@ -288,16 +297,19 @@ impl AttemptLog for Sqlite {
         let (grant, fingerprint, change, at) =
             (grant.clone(), fingerprint.clone(), change.clone(), self.now());
         let note = move |db: &_| attempts::change(db, &grant, &fingerprint, &change, at);
-        self.writer.write(note).await.map_err(log_error)
+        self.writer.write(note).await.map_err(|error| log_error(&error))
     }
 
     async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError> {
         let (grant, attempt) = (grant.clone(), attempt.clone());
-        self.writer.write(move |db| attempts::watched(db, &grant, &attempt, at)).await.map_err(log_error)
+        self.writer
+            .write(move |db| attempts::watched(db, &grant, &attempt, at))
+            .await
+            .map_err(|error| log_error(&error))
     }
 }
 
-fn log_error(error: Error) -> LogError {
+fn log_error(error: &Error) -> LogError {
     LogError::Unavailable(error.to_string())
 }
 

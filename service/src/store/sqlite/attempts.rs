@@ -16,10 +16,10 @@ const WORK: &str = "work";
 
 /// Reads the record of a grant. One that was never decided has an empty record.
 pub(super) fn load(connection: &Connection, grant: &GrantId, hour_ago: Timestamp) -> Result<Record, Failure> {
-    let version = rows::one(connection, "SELECT version FROM grants WHERE id = ?1", [grant.as_str()])?;
+    let version = rows::count(connection, "SELECT version FROM grants WHERE id = ?1", [grant.as_str()])?;
     let revoked = "SELECT count(*) FROM licenses WHERE revoked_cause = 'rule' AND revoked_at > ?1";
     Ok(Record {
-        version: version.unwrap_or_default(),
+        version,
         licenses: kept(connection, grant)?,
         attempts: attempts(connection, grant)?,
         recent_revocations: rows::one(connection, revoked, [millis(hour_ago)])?.unwrap_or_default(),

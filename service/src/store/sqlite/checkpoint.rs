@@ -127,9 +127,8 @@ fn serve(path: &Path, log: &Log, woken: &Receiver<()>) {
     let mut copied = 0;
     loop {
         match woken.recv_timeout(AT_LEAST_EVERY) {
-            Ok(()) => {}
             Err(RecvTimeoutError::Timeout) if log.pages.load(Ordering::Relaxed) == copied => continue,
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let pages = log.pages.load(Ordering::Relaxed);

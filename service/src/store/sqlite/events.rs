@@ -193,7 +193,16 @@ pub(super) fn replay(connection: &Connection, replay: &Replay<'_>) -> Result<boo
 ///
 /// What is gone is gone from the beginning of the table, so each call starts where the last one ended.
 pub(super) fn drop_bodies(connection: &Connection, before: Timestamp) -> Result<usize, Failure> {
-    Ok(rows::run(
+    // A payment that no purchase has claimed by now was made elsewhere on the account.
+    rows::run(
+        connection,
+        "UPDATE events SET state = 'ignored', reason = ?2
+         WHERE state = 'pending' AND place < ?1 AND object IN (
+             SELECT object FROM objects WHERE purchase IS NULL AND kind <> 'session'
+         )",
+        params![first_place(before), Reason::NotOurs.word()],
+    )?;
+    rows::run(
         connection,
         "DELETE FROM bodies WHERE place IN (
              SELECT b.place FROM bodies b JOIN events e ON e.place = b.place
@@ -201,5 +210,5 @@ pub(super) fn drop_bodies(connection: &Connection, before: Timestamp) -> Result<
              ORDER BY b.place LIMIT ?2
          )",
         params![first_place(before), BODIES_AT_ONCE],
-    )?)
+    )
 }

@@ -1,17 +1,16 @@
 //! Grants: reading, listing, what is due, what rounds of work came to, and the journal.
 
 use grantsmith_core::license::{Fingerprint, LicenseKey};
-use grantsmith_core::port::Kept;
 use grantsmith_core::purchase::PurchaseId;
-use grantsmith_core::{Desired, Email, GrantId};
+use grantsmith_core::{Email, GrantId};
 use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, named_params, params, params_from_iter};
 
 use super::failure::Failure;
 use super::rows::{self, Columns, Word, millis, number, purchase};
-use super::{attempts, deliveries};
-use crate::store::{Counts, Cursor, GrantFilter, GrantLicense, GrantRow, GrantState, JournalEntry, Progress};
+use super::{declared, deliveries};
+use crate::store::{Counts, Cursor, GrantFilter, GrantRow, GrantState, JournalEntry, Progress};
 
 const COLUMNS: &str =
     "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.tries,
@@ -39,42 +38,13 @@ fn grant(connection: &Connection, row: &Row<'_>) -> Result<GrantRow, Failure> {
         detail: row.value("detail")?,
         paid_at: row.maybe_time("paid_at")?,
         email: row.maybe_parsed("email", |text| Some(Email::new(text)))?.flatten(),
-        licenses: licenses(connection, &id)?,
+        licenses: declared::licenses(connection, &id)?,
         delivery: deliveries::newest(connection, &id)?,
         tries: row.value("tries")?,
-        decided: row.value("decided")?,
+        decided: row.count("decided")?,
         created: row.time("created")?,
         updated: row.time("updated")?,
         id,
-    })
-}
-
-fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<GrantLicense>, Failure> {
-    let kept = attempts::kept(connection, id)?;
-    rows::all(
-        connection,
-        "SELECT * FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name",
-        [id.as_str()],
-        |row| {
-            let desired = desired(row)?;
-            let same = |kept: &&Kept| kept.name == desired.name && kept.generation == desired.generation;
-            let kept = kept.iter().find(same).cloned();
-            Ok(GrantLicense { reason: row.word("standing")?, kept, desired })
-        },
-    )
-}
-
-fn desired(row: &Row<'_>) -> Result<Desired, Failure> {
-    Ok(Desired {
-        name: row.license_name("name")?,
-        generation: row.value("generation")?,
-        app_id: row.app_id("app_id")?,
-        slots: row.slots("slots")?,
-        state: row.word("state")?,
-        expires_at: row.maybe_time("expires_at")?,
-        expiry: row.word("expiry")?,
-        reason: row.word("reason")?,
-        cause: row.word("cause")?,
     })
 }
 
@@ -271,10 +241,10 @@ pub(super) fn journal(connection: &Connection, id: &GrantId) -> Result<Vec<Journ
 
 /// Numbers for metrics.
 pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
-    let count = |sql| Ok::<u64, Failure>(rows::one(connection, sql, [])?.unwrap_or_default());
+    let count = |sql| rows::count(connection, sql, []);
     let sql = "SELECT state, reason, count(*) AS many FROM grants GROUP BY state, reason";
     let grants = rows::all(connection, sql, [], |row| {
-        Ok((row.word("state")?, row.word("reason")?, row.value("many")?))
+        Ok((row.word("state")?, row.word("reason")?, row.count("many")?))
     })?;
     Ok(Counts {
         dirty: count("SELECT count(*) FROM objects WHERE due IS NOT NULL")?,

@@ -14,16 +14,10 @@ pub(super) fn all(
     connection: &Connection,
     app: &AppId,
 ) -> Result<HashMap<Fingerprint, Option<String>>, Failure> {
-    let rows = rows::all(
-        connection,
-        "SELECT fingerprint, label FROM labels WHERE app_id = ?1",
-        [app.as_str()],
-        |row| {
-            let fingerprint = Fingerprint::from_hex(row.value::<String>("fingerprint")?);
-            Ok((fingerprint, row.value("label")?))
-        },
-    )?;
-    Ok(rows.into_iter().collect())
+    rows::all(connection, "SELECT fingerprint, label FROM labels WHERE app_id = ?1", [app.as_str()], |row| {
+        let fingerprint = Fingerprint::from_hex(row.value::<String>("fingerprint")?);
+        Ok((fingerprint, row.value("label")?))
+    })
 }
 
 /// Remembers labels of an app's licenses.

@@ -25,8 +25,7 @@ fn no_row() -> Failure {
 
 /// Draws the next number of the sequence.
 pub(super) fn draw(connection: &Connection) -> Result<u64, Failure> {
-    let drawn = rows::one(connection, "UPDATE sequence SET value = value + 1 RETURNING value", [])?;
-    drawn.ok_or_else(no_row)
+    rows::count(connection, "UPDATE sequence SET value = value + 1 RETURNING value", [])
 }
 
 /// Finds or makes an object, and gives its number and purchase.
@@ -188,7 +187,7 @@ pub(super) fn judge(
         "UPDATE events SET state = :state, reason = :reason, detail = :detail
          WHERE object IN ({OBJECTS_OF_PURCHASE}) AND state IN ('pending', 'parked') AND mark < :ticket"
     );
-    Ok(rows::run(
+    rows::run(
         connection,
         &sql,
         named_params! {
@@ -199,7 +198,7 @@ pub(super) fn judge(
             ":object": object,
             ":ticket": number(ticket.0),
         },
-    )?)
+    )
 }
 
 /// The purchase that an object is linked to.

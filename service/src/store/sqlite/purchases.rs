@@ -10,7 +10,7 @@ use rusqlite::{Connection, named_params, params};
 use super::failure::Failure;
 use super::objects::{self, Verdict};
 use super::rows::{self, Columns, Packed, Word, millis, number, slots_number};
-use super::{events, grants};
+use super::{declared, events, grants};
 use crate::store::{Decision, EventState, GrantState, Object, PurchaseRecord, Snapshot, Source};
 
 /// Reads what is on record about a purchase.
@@ -186,7 +186,7 @@ fn write_grant(connection: &Connection, decision: &Decision) -> Result<(), Failu
     if let Some(terms) = &decision.terms {
         fix_terms(connection, &id, terms, decision.at)?;
     }
-    let redeclared = declare(connection, &id, &decision.licenses)?;
+    let redeclared = declared::declare(connection, &id, &decision.licenses)?;
     let paid = decision.paid_at.filter(|_| before.as_ref().is_none_or(|before| before.paid_at.is_none()));
     let email = decision.email.as_ref().map(grantsmith_core::Email::expose);
     let readdressed =
@@ -270,27 +270,16 @@ fn in_words(decision: &Decision) -> String {
 
 fn declared_in_words(licenses: &[Desired]) -> String {
     let plural = if licenses.len() == 1 { "" } else { "s" };
-    let mut text = format!("declared {} license{plural}", licenses.len());
-    for (state, word) in [
-        (DesiredState::Active, "active"),
-        (DesiredState::Suspended, "suspended"),
-        (DesiredState::Revoked, "revoked"),
-    ] {
+    let states = [DesiredState::Active, DesiredState::Suspended, DesiredState::Revoked];
+    let parts = states.into_iter().filter_map(|state| {
         let count = licenses.iter().filter(|license| license.state == state).count();
-        match count {
-            0 => continue,
-            all if all == licenses.len() => text.push_str(&format!(", {word}")),
-            some => text.push_str(&format!(", {some} {word}")),
-        }
-        let by_hand = licenses.iter().any(|license| license.state == state && license.cause == Cause::Hand);
-        let reason = licenses.iter().find(|license| license.state == state).map(|license| license.reason);
-        match reason {
-            Some(Reason::Issued) | None => {}
-            Some(reason) if by_hand => text.push_str(&format!(" by hand ({reason})")),
-            Some(reason) => text.push_str(&format!(" ({reason})")),
-        }
-    }
-    text
+        let first = licenses.iter().find(|license| license.state == state)?;
+        let number = if count == licenses.len() { String::new() } else { format!("{count} ") };
+        let by = if first.cause == Cause::Hand { " by hand" } else { "" };
+        let why = if first.reason == Reason::Issued { String::new() } else { format!(" ({})", first.reason) };
+        Some(format!(", {number}{}{by}{why}", state.word()))
+    });
+    format!("declared {} license{plural}{}", licenses.len(), parts.collect::<String>())
 }
 
 fn fix_terms(
@@ -310,71 +299,4 @@ fn fix_terms(
         params![id.as_str(), terms.app_id.as_str(), days, slots_number(terms.slots), millis(at)],
     )?;
     Ok(())
-}
-
-/// Brings the declared licenses up to date; says whether anything has changed.
-fn declare(connection: &Connection, id: &GrantId, licenses: &[Desired]) -> Result<bool, Failure> {
-    let mut changed = false;
-    for (ordinal, license) in (1_u32..).zip(licenses) {
-        changed |= declare_one(connection, id, ordinal, license)?;
-    }
-    let names: Vec<&str> = licenses.iter().map(|license| license.name.as_str()).collect();
-    let sql = "SELECT name FROM declared WHERE grant_id = ?1";
-    let known: Vec<String> = rows::all(connection, sql, [id.as_str()], |row| row.value("name"))?;
-    for name in known.iter().filter(|name| !names.contains(&name.as_str())) {
-        changed |= withdraw(connection, id, name)?;
-    }
-    Ok(changed)
-}
-
-/// Takes a name back that is declared no longer. One with a key, or with an attempt that may yet bring one, stays as it is:
-/// a view that has shrunk is no reason to lose sight of a license.
-fn withdraw(connection: &Connection, id: &GrantId, name: &str) -> Result<bool, Failure> {
-    Ok(rows::run(
-        connection,
-        "DELETE FROM declared
-         WHERE grant_id = ?1 AND name = ?2
-             AND NOT EXISTS (SELECT 1 FROM licenses WHERE grant_id = ?1 AND name = ?2)
-             AND NOT EXISTS (SELECT 1 FROM attempts WHERE grant_id = ?1 AND name = ?2)",
-        params![id.as_str(), name],
-    )? > 0)
-}
-
-fn declare_one(
-    connection: &Connection,
-    id: &GrantId,
-    ordinal: u32,
-    license: &Desired,
-) -> Result<bool, Failure> {
-    let changed = rows::run(connection, "INSERT INTO declared (
-             grant_id, name, ordinal, generation, app_id, slots, state, expires_at, expiry, reason, cause, standing
-         ) VALUES (
-             :grant, :name, :ordinal, :generation, :app, :slots, :state, :expires_at, :expiry, :reason, :cause, 'Issuing'
-         ) ON CONFLICT (grant_id, name) DO UPDATE SET
-             ordinal = excluded.ordinal,
-             generation = excluded.generation,
-             app_id = excluded.app_id,
-             slots = excluded.slots,
-             state = excluded.state,
-             expires_at = excluded.expires_at,
-             expiry = excluded.expiry,
-             reason = excluded.reason,
-             cause = excluded.cause
-         WHERE (generation, app_id, slots, state, expires_at, expiry, reason, cause) IS NOT (
-             excluded.generation, excluded.app_id, excluded.slots, excluded.state, excluded.expires_at,
-             excluded.expiry, excluded.reason, excluded.cause
-         )", named_params! {
-        ":grant": id.as_str(),
-        ":name": license.name.as_str(),
-        ":ordinal": ordinal,
-        ":generation": license.generation,
-        ":app": license.app_id.as_str(),
-        ":slots": slots_number(license.slots),
-        ":state": license.state.word(),
-        ":expires_at": license.expires_at.map(millis),
-        ":expiry": license.expiry.word(),
-        ":reason": license.reason.word(),
-        ":cause": license.cause.word(),
-    })?;
-    Ok(changed > 0)
 }

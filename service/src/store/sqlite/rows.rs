@@ -89,6 +89,10 @@ pub(super) fn object_named(id: StripeId) -> Object {
 pub(super) trait Columns {
     fn value<T: FromSql>(&self, column: &str) -> Result<T, Failure>;
 
+    fn count(&self, column: &str) -> Result<u64, Failure> {
+        Ok(self.value::<i64>(column)?.unsigned_abs())
+    }
+
     fn word<T: Word>(&self, column: &str) -> Result<T, Failure> {
         self.maybe_word(column)?.ok_or_else(|| unreadable(column))
     }
@@ -159,12 +163,12 @@ pub(super) fn first<T>(
 }
 
 /// Reads all rows that a statement gives.
-pub(super) fn all<T>(
+pub(super) fn all<T, C: FromIterator<T>>(
     connection: &Connection,
     sql: &str,
     values: impl Params,
     read: impl FnMut(&Row<'_>) -> Result<T, Failure>,
-) -> Result<Vec<T>, Failure> {
+) -> Result<C, Failure> {
     connection.prepare_cached(sql)?.query_and_then(values, read)?.collect()
 }
 
@@ -175,6 +179,11 @@ pub(super) fn one<T: FromSql>(
     values: impl Params,
 ) -> Result<Option<T>, Failure> {
     first(connection, sql, values, |row| Ok(row.get(0)?))
+}
+
+/// Reads a number that is never negative; zero where there is no row.
+pub(super) fn count(connection: &Connection, sql: &str, values: impl Params) -> Result<u64, Failure> {
+    Ok(one::<i64>(connection, sql, values)?.unwrap_or_default().unsigned_abs())
 }
 
 /// Runs a statement, and says how many rows it has written.

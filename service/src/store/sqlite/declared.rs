@@ -1,0 +1,107 @@
+//! The licenses that a grant declares.
+
+use grantsmith_core::port::Kept;
+use grantsmith_core::{Desired, GrantId};
+use rusqlite::{Connection, Row, named_params, params};
+
+use super::attempts;
+use super::failure::Failure;
+use super::rows::{self, Columns, Word, millis, slots_number};
+use crate::store::GrantLicense;
+
+/// The licenses of a grant, in the order of their units.
+pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<GrantLicense>, Failure> {
+    let kept = attempts::kept(connection, id)?;
+    rows::all(
+        connection,
+        "SELECT * FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name",
+        [id.as_str()],
+        |row| {
+            let desired = desired(row)?;
+            let same = |kept: &&Kept| kept.name == desired.name && kept.generation == desired.generation;
+            let kept = kept.iter().find(same).cloned();
+            Ok(GrantLicense { reason: row.word("standing")?, kept, desired })
+        },
+    )
+}
+
+fn desired(row: &Row<'_>) -> Result<Desired, Failure> {
+    Ok(Desired {
+        name: row.license_name("name")?,
+        generation: row.value("generation")?,
+        app_id: row.app_id("app_id")?,
+        slots: row.slots("slots")?,
+        state: row.word("state")?,
+        expires_at: row.maybe_time("expires_at")?,
+        expiry: row.word("expiry")?,
+        reason: row.word("reason")?,
+        cause: row.word("cause")?,
+    })
+}
+
+/// Brings the declared licenses up to date; says whether anything has changed.
+pub(super) fn declare(connection: &Connection, id: &GrantId, licenses: &[Desired]) -> Result<bool, Failure> {
+    let mut changed = false;
+    for (ordinal, license) in (1_u32..).zip(licenses) {
+        changed |= declare_one(connection, id, ordinal, license)?;
+    }
+    let names: Vec<&str> = licenses.iter().map(|license| license.name.as_str()).collect();
+    let sql = "SELECT name FROM declared WHERE grant_id = ?1";
+    let known: Vec<String> = rows::all(connection, sql, [id.as_str()], |row| row.value("name"))?;
+    for name in known.iter().filter(|name| !names.contains(&name.as_str())) {
+        changed |= withdraw(connection, id, name)?;
+    }
+    Ok(changed)
+}
+
+/// Takes a name back that is declared no longer. One with a key, or with an attempt that may yet bring one, stays as it is:
+/// a view that has shrunk is no reason to lose sight of a license.
+fn withdraw(connection: &Connection, id: &GrantId, name: &str) -> Result<bool, Failure> {
+    Ok(rows::run(
+        connection,
+        "DELETE FROM declared
+         WHERE grant_id = ?1 AND name = ?2
+             AND NOT EXISTS (SELECT 1 FROM licenses WHERE grant_id = ?1 AND name = ?2)
+             AND NOT EXISTS (SELECT 1 FROM attempts WHERE grant_id = ?1 AND name = ?2)",
+        params![id.as_str(), name],
+    )? > 0)
+}
+
+fn declare_one(
+    connection: &Connection,
+    id: &GrantId,
+    ordinal: u32,
+    license: &Desired,
+) -> Result<bool, Failure> {
+    let changed = rows::run(connection, "INSERT INTO declared (
+             grant_id, name, ordinal, generation, app_id, slots, state, expires_at, expiry, reason, cause, standing
+         ) VALUES (
+             :grant, :name, :ordinal, :generation, :app, :slots, :state, :expires_at, :expiry, :reason, :cause, 'Issuing'
+         ) ON CONFLICT (grant_id, name) DO UPDATE SET
+             ordinal = excluded.ordinal,
+             generation = excluded.generation,
+             app_id = excluded.app_id,
+             slots = excluded.slots,
+             state = excluded.state,
+             expires_at = excluded.expires_at,
+             expiry = excluded.expiry,
+             reason = excluded.reason,
+             cause = excluded.cause
+         WHERE (generation, app_id, slots, state, expires_at, expiry, reason, cause) IS NOT (
+             excluded.generation, excluded.app_id, excluded.slots, excluded.state, excluded.expires_at,
+             excluded.expiry, excluded.reason, excluded.cause
+         )", named_params! {
+        ":grant": id.as_str(),
+        ":name": license.name.as_str(),
+        ":ordinal": ordinal,
+        ":generation": license.generation,
+        ":app": license.app_id.as_str(),
+        ":slots": slots_number(license.slots),
+        ":state": license.state.word(),
+        ":expires_at": license.expires_at.map(millis),
+        ":expiry": license.expiry.word(),
+        ":reason": license.reason.word(),
+        ":cause": license.cause.word(),
+    })?;
+    Ok(changed > 0)
+}
