@@ -74,9 +74,12 @@ pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
             let request = caller.request(Role::Read, message)?;
             let found = caller.client.list_license_grants(request).await.map_err(|status| told(&status))?;
             let grants = found.into_inner().license_grants;
-            show_all(&grants, output)?;
-            if grants.is_empty() {
+            if grants.is_empty() && output == Output::Table {
                 eprintln!("nothing found");
+            } else {
+                show_all(&grants, output)?;
+            }
+            if grants.is_empty() {
                 return Ok(ExitCode::FAILURE);
             }
         }
