@@ -67,9 +67,7 @@ async fn walk(shape: Shape) {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_whitespace().nth(2));
     canaries.0.extend(tokens.map(|token| ("a gRPC token", token.to_owned())));
-    canaries
-        .0
-        .extend(stack.authforge.licenses().into_iter().map(|license| ("a license key", license.key)));
+    canaries.0.extend(stack.authforge.licenses().into_iter().map(|license| ("a license key", license.key)));
     assert!(keys.len() >= 6);
 
     canaries.assert_absent("an answer", &refusal);

@@ -174,15 +174,15 @@ pub async fn standalone(settings: Standalone, stop: CancellationToken) -> anyhow
     let admin_listener = bind("admin-listen", settings.admin.admin_listen).await?;
     let public_url = public_url(settings.public_url.as_ref(), &http)?;
     let tasks = Tasks::new(stop);
-    let shop = back::Shop {
+    let storefront = back::Shop {
         mode: settings.hook.stripe_mode,
         public_url,
         seller: settings.web.seller_name.clone(),
         templates: settings.web.templates.clone(),
     };
     let secrets = web::secrets(&settings.hook, tasks.stop())?;
-    let back = back::start(settings.back, shop, &tasks).await?;
-    back.serve_grpc(grpc, &tasks).await?;
+    let mut back = back::start(settings.back, storefront, &tasks).await?;
+    back.serve_grpc(grpc, &tasks)?;
     let web = web::web(settings.web, &settings.hook, back.fulfillment.clone(), secrets)?;
     let http_address = web::serve_web(web, http, &tasks)?;
     let admin = Admin {
@@ -205,14 +205,14 @@ pub async fn server(settings: Server, stop: CancellationToken) -> anyhow::Result
         None if settings.back.smtp_url.is_some() => return Err(missing().into()),
         None => Url::parse("http://127.0.0.1:8080")?,
     };
-    let shop = back::Shop {
+    let storefront = back::Shop {
         mode: settings.stripe_mode,
         public_url,
         seller: settings.seller_name,
         templates: settings.templates,
     };
-    let back = back::start(settings.back, shop, &tasks).await?;
-    back.serve_grpc(grpc, &tasks).await?;
+    let mut back = back::start(settings.back, storefront, &tasks).await?;
+    back.serve_grpc(grpc, &tasks)?;
     let admin = Admin {
         backend: back.fulfillment.clone(),
         store: Some(back.fulfillment.store().clone()),

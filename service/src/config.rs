@@ -2,6 +2,8 @@
 //!
 //! Each flag has an environment variable, `GRANTSMITH_` and the flag's name. Secrets come from files or the environment.
 
+#![expect(clippy::doc_markdown, reason = "these texts are printed by --help as they stand")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -71,9 +71,9 @@ struct Stage {
 
 /// Plays the demonstration, then serves until stopped.
 pub async fn run(settings: Demo, stop: CancellationToken) -> anyhow::Result<()> {
-    let shop = app::bind("shop-listen", settings.shop_listen).await?;
+    let listener = app::bind("shop-listen", settings.shop_listen).await?;
     let stage = Arc::new(Stage::set(&settings, stop.clone()).await?);
-    let shop_url = format!("http://{}", shop.local_addr()?);
+    let shop_url = format!("http://{}", listener.local_addr()?);
     say(&format!(
         "\nGrantsmith's demonstration: the real program, and around it a fake Stripe, a fake AuthForge and a mailbox.\nNothing here is money, and its keys open nothing.\n\n  webhook and pages  {}\n  a shop to play     {shop_url}\n",
         stage.child.base()
@@ -83,7 +83,7 @@ pub async fn run(settings: Demo, stop: CancellationToken) -> anyhow::Result<()> 
         stop.cancel();
     } else {
         say(&stage.what_to_try(&shop_url));
-        app::serve_until(shop, shop::router(stage.clone()), stop.clone()).await;
+        app::serve_until(listener, shop::router(stage.clone()), stop.clone()).await;
     }
     stop.cancelled().await;
     stage.child.stop().await;
@@ -182,7 +182,7 @@ impl Stage {
         if mishap != Mishap::None {
             self.authforge.script(CallKind::Create, [Fault::LostAfter]);
         }
-        let bought = self.world.buy(purchase, self.now());
+        let bought = self.world.buy(purchase, now());
         let mut completed = None;
         for event in &bought.events {
             let body = event.body(Rendering::Endive);
@@ -210,7 +210,7 @@ impl Stage {
     async fn deliver(&self, event: &[u8]) -> anyhow::Result<Delivery> {
         let hook = format!("{}/webhooks/stripe", self.child.base());
         loop {
-            match fake_stripe::deliver(&self.http, &hook, &self.secret, event.to_vec(), self.now()).await {
+            match fake_stripe::deliver(&self.http, &hook, &self.secret, event.to_vec(), now()).await {
                 Ok(delivery) if delivery.status < 500 => return Ok(delivery),
                 Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             }
@@ -242,10 +242,10 @@ impl Stage {
             .filter(|deed| deed.what == Deeds::Created && deed.label.as_ref() == Some(&label))
             .count()
     }
+}
 
-    fn now(&self) -> Timestamp {
-        SystemClock.now().wall
-    }
+fn now() -> Timestamp {
+    SystemClock.now().wall
 }
 
 /// Writes a secret for the child, readable by its owner only.

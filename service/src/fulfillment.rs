@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::{Clock, KeptState};
-use grantsmith_core::purchase::{PurchaseId, StripeId};
+use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
 use grantsmith_core::{AppId, GrantId, LicenseKey, Reason};
 use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
@@ -117,7 +117,7 @@ impl Fulfillment {
 
     /// Records an event whose signature was verified, and says what it is to us. Durable when it returns.
     pub async fn record(&self, body: Bytes, verified: Mode) -> Result<(String, Answer), RecordError> {
-        let (row, answer) = ingest::read(body, verified, self.rules, self.now())?;
+        let (row, answer) = ingest::read(&body, verified, self.rules, self.now())?;
         let id = row.id.clone();
         let pending = row.state == EventState::Pending;
         let answer = match self.store.record_event(row).await? {
@@ -143,7 +143,7 @@ impl Fulfillment {
         let verdict = match event.body.clone() {
             Some(body) => {
                 let (row, _) =
-                    ingest::read(body, Mode::from_livemode(event.livemode), self.rules, self.now())?;
+                    ingest::read(&body, Mode::from_livemode(event.livemode), self.rules, self.now())?;
                 (row.signal, row.state, row.reason)
             }
             // Its body is gone, but its object can still be asked for.
@@ -204,7 +204,7 @@ impl Fulfillment {
         } else if licenses.is_empty() {
             Page::Ended
         } else {
-            Page::Ready { licenses, masked_email: row.email.as_ref().map(|email| email.masked()) }
+            Page::Ready { licenses, masked_email: row.email.as_ref().map(Email::masked) }
         }
     }
 

@@ -66,14 +66,14 @@ pub struct Rules {
 
 /// Reads a verified body: the row to keep and the answer to give.
 pub fn read(
-    body: Bytes,
+    body: &Bytes,
     verified: Mode,
     rules: Rules,
     received: Timestamp,
 ) -> Result<(NewEvent, Answer), Error> {
-    let event = Event::parse(&body)?;
+    let event = Event::parse(body)?;
     let livemode = event.livemode.unwrap_or(verified.livemode());
-    let verdict = verdict(&event, &body, livemode, verified, rules, received);
+    let verdict = verdict(&event, body, livemode, verified, rules, received);
     let row = NewEvent {
         id: event.id.to_string(),
         kind: event.event_type.to_string(),

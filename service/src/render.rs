@@ -66,7 +66,8 @@ impl Renderer {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|name| {
-            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+            let html = Path::new(name).extension().is_some_and(|extension| extension == "html");
+            if html { AutoEscape::Html } else { AutoEscape::None }
         });
         for (path, text) in BUILT_IN {
             let file = folder.map(|folder| folder.join(path)).filter(|file| file.exists());

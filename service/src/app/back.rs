@@ -48,8 +48,8 @@ pub(super) struct Started {
     pub(super) fulfillment: Arc<Fulfillment>,
     pub(super) authforge: AuthForge,
     tokens: Arc<ArcSwap<Tokens>>,
-    tls: std::sync::Mutex<Option<Tls>>,
-    grpc: std::sync::OnceLock<SocketAddr>,
+    tls: Option<Tls>,
+    grpc: Option<SocketAddr>,
     fake: Option<fake::Fake>,
 }
 
@@ -88,10 +88,10 @@ impl Running {
 }
 
 impl Started {
-    pub(super) async fn serve_grpc(&self, listener: TcpListener, tasks: &Tasks) -> anyhow::Result<()> {
+    pub(super) fn serve_grpc(&mut self, listener: TcpListener, tasks: &Tasks) -> anyhow::Result<()> {
         let address = announce("grpc", &listener)?;
-        let _ = self.grpc.set(address);
-        let tls = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        self.grpc = Some(address);
+        let tls = self.tls.take();
         let services = Services::new(self.fulfillment.clone(), self.tokens.clone());
         let stop = tasks.stop();
         tasks.spawn(async move {
@@ -104,7 +104,7 @@ impl Started {
     }
 
     pub(super) fn running(self, http: Option<SocketAddr>, admin: SocketAddr, tasks: Tasks) -> Running {
-        Running { http, grpc: self.grpc.get().copied(), admin, tasks, _fake: self.fake }
+        Running { http, grpc: self.grpc, admin, tasks, _fake: self.fake }
     }
 }
 
@@ -155,8 +155,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         wake,
     });
     tasks.spawn(worker.run(tasks.stop()));
-    let tls = std::sync::Mutex::new(tls);
-    Ok(Started { fulfillment, authforge, tokens, tls, grpc: std::sync::OnceLock::new(), fake })
+    Ok(Started { fulfillment, authforge, tokens, tls, grpc: None, fake })
 }
 
 fn new_attempt() -> AttemptId {
@@ -252,15 +251,14 @@ fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow::Result<Sha
 
 /// The callers' tokens; at first start they are written beside the record.
 fn server_tokens(settings: &Back, stop: CancellationToken) -> anyhow::Result<Arc<ArcSwap<Tokens>>> {
-    let file = match &settings.grpc_tokens_file {
-        Some(file) => file.clone(),
-        None => {
-            let record = settings.database_url.strip_prefix("sqlite://").unwrap_or("grantsmith.db");
-            let file = PathBuf::from(format!("{record}.tokens"));
-            tokens::write_once(&file).with_context(|| format!("cannot write '{}'", file.display()))?;
-            tracing::info!(file = %file.display(), "gRPC tokens");
-            file
-        }
+    let file = if let Some(file) = &settings.grpc_tokens_file {
+        file.clone()
+    } else {
+        let record = settings.database_url.strip_prefix("sqlite://").unwrap_or("grantsmith.db");
+        let file = PathBuf::from(format!("{record}.tokens"));
+        tokens::write_once(&file).with_context(|| format!("cannot write '{}'", file.display()))?;
+        tracing::info!(file = %file.display(), "gRPC tokens");
+        file
     };
     let place = Place {
         what: "gRPC tokens",

@@ -1,5 +1,7 @@
 //! `grantsmith events`.
 
+#![expect(clippy::doc_markdown, reason = "these texts are printed by --help as they stand")]
+
 use std::process::ExitCode;
 
 use clap::Subcommand;

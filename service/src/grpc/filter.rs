@@ -40,21 +40,17 @@ fn term(text: &str) -> Result<(Term<'_>, &str), Status> {
     let operator =
         operator.filter(|_| !field.is_empty()).ok_or_else(|| bad("a term is FIELD = \"VALUE\""))?;
     let rest = rest.get(operator.len()..).unwrap_or_default().trim_start();
-    match rest.strip_prefix('"') {
-        Some(quoted) => {
-            let (value, rest) =
-                quoted.split_once('"').ok_or_else(|| bad("a quoted value lacks its closing quote"))?;
-            Ok((Term { field, operator, value }, rest))
-        }
-        None => {
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            let (value, rest) = rest.split_at(end);
-            if value.is_empty() {
-                Err(bad("a term lacks its value"))
-            } else {
-                Ok((Term { field, operator, value }, rest))
-            }
-        }
+    if let Some(quoted) = rest.strip_prefix('"') {
+        let (value, rest) =
+            quoted.split_once('"').ok_or_else(|| bad("a quoted value lacks its closing quote"))?;
+        return Ok((Term { field, operator, value }, rest));
+    }
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    let (value, rest) = rest.split_at(end);
+    if value.is_empty() {
+        Err(bad("a term lacks its value"))
+    } else {
+        Ok((Term { field, operator, value }, rest))
     }
 }
 
@@ -78,7 +74,7 @@ pub(super) fn grants(text: &str) -> Result<GrantFilter, Status> {
             "purchase" => filter.purchase = Some(term.value.to_owned()),
             "email" => filter.email = Some(term.value.to_owned()),
             "app_id" => {
-                filter.app_id = Some(AppId::parse(term.value).ok_or_else(|| bad("app_id is not an app id"))?)
+                filter.app_id = Some(AppId::parse(term.value).ok_or_else(|| bad("app_id is not an app id"))?);
             }
             "create_time" => time(&mut filter, &term)?,
             other => {

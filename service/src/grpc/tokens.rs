@@ -176,7 +176,9 @@ pub fn write_once(path: &Path) -> std::io::Result<()> {
     for role in Role::ALL {
         let token: [u8; 24] = rand::rng().random();
         let encoded = Zeroizing::new(BASE64URL_NOPAD.encode(&token));
-        text.push_str(&format!("{name} {name} {token}\n", name = role.as_str(), token = *encoded));
+        for word in [role.as_str(), " ", role.as_str(), " ", encoded.as_str(), "\n"] {
+            text.push_str(word);
+        }
     }
     file.write_all(text.as_bytes())?;
     file.sync_all()

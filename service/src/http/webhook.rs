@@ -58,7 +58,7 @@ impl IntoResponse for Error {
             Self::Signature(cause) => tracing::warn!(%cause, "refused: the signature"),
             Self::Unavailable(cause) => tracing::warn!(%cause, "not recorded"),
             Self::TooLarge | Self::TooSlow | Self::BrokenOff | Self::NotAnEvent(_) => {
-                tracing::warn!(error = %self, "refused")
+                tracing::warn!(error = %self, "refused");
             }
         }
         let mut response = (self.status(), axum::Json(json!({ "error": self.to_string() }))).into_response();

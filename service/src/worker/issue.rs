@@ -30,7 +30,8 @@ impl Worker {
         let report = self.executor.advance(&grant, priority).await;
         if let Some(Failure::Log(error)) = &report.failure {
             tracing::warn!(%error, "the record failed in a round of work");
-            return Ok(tokio::time::sleep(super::BREATHER).await);
+            tokio::time::sleep(super::BREATHER).await;
+            return Ok(());
         }
         let outcome = report.failure.as_ref().map_or("done", |failure| failure.reason().as_str());
         counter!("grantsmith_rounds_total", "outcome" => outcome).increment(1);
