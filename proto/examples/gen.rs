@@ -13,7 +13,7 @@ const FILES: [&str; 3] = [
 ];
 
 /// Generates everything into `out`.
-pub fn generate(root: &Path, out: &Path) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn generate(root: &Path, out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(FILES, [root])?;
     std::fs::write(out.join("descriptor.bin"), files.encode_to_vec())?;
     tonic_prost_build::configure()

@@ -1,5 +1,7 @@
 //! The committed code is what the `.proto` files say.
 
+#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

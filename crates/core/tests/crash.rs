@@ -195,9 +195,24 @@ fn a_request_executed_after_the_quarantine_is_left_for_a_person() {
         }
     }
     assert!(seen.contains(&Reason::DuplicateLicenses), "{seen:?}");
-    assert_eq!(world.log.keys(&GrantId::of(&wanted.purchase)).len(), 1, "one key was delivered");
+    let id = GrantId::of(&wanted.purchase);
+    assert_eq!(world.log.keys(&id).len(), 1, "one key was delivered");
+    let again = world.round(&world.process(), &wanted).expect("runs");
     assert_eq!(
-        world.api.truth(|truth| truth.licenses.iter().filter(|l| l.status == LicenseStatus::Active).count()),
-        2
+        again.licenses[0].1,
+        Reason::DuplicateLicenses,
+        "a restart does not forget what waits for a person"
     );
+    let live = |truth: &grantsmith_core::testing::Truth| {
+        truth.licenses.iter().filter(|license| license.status == LicenseStatus::Active).count()
+    };
+    assert_eq!(world.api.truth(live), 2, "neither is touched");
+    // The person revokes the other one at AuthForge; the next look says so.
+    let kept = world.log.keys(&id);
+    let other = world
+        .api
+        .truth(|truth| truth.licenses.iter().find(|l| !kept.contains(&l.key)).map(|l| l.key.clone()));
+    world.api.revoked_elsewhere(&other.expect("the other one"));
+    let resolved = world.round(&world.process(), &wanted).expect("runs");
+    assert_eq!(resolved.licenses[0].1, Reason::Issued);
 }
