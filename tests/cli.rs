@@ -1,7 +1,5 @@
 //! The hand tools, used as a person and a script would.
 
-#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
-
 use grantsmith_tests::program::run;
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{AUTHFORGE_KEY, Shape, Stack};
