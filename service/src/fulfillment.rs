@@ -127,6 +127,7 @@ impl Fulfillment {
         let reason = answer.reason.map_or("", Reason::as_str);
         counter!("grantsmith_events_total", "outcome" => answer.outcome.as_str(), "reason" => reason)
             .increment(1);
+        tracing::debug!(event.id = %id, outcome = answer.outcome.as_str(), reason, "recorded");
         if pending && answer.outcome != Outcome::Duplicate {
             self.wake.notify_one();
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use metrics::{counter, histogram};
 use serde_json::json;
+use tracing::Instrument;
 
 use super::{LARGEST_BODY, Web};
 use crate::backend;
@@ -72,7 +73,7 @@ impl IntoResponse for Error {
 /// Takes one delivery.
 pub(super) async fn receive(State(web): State<Web>, request: Request) -> Response {
     let begun = tokio::time::Instant::now();
-    let response = match take(&web, request).await {
+    let response = match take(&web, request).instrument(tracing::debug_span!("hook")).await {
         Ok(answer) => spell(answer),
         Err(error) => error.into_response(),
     };
