@@ -1,9 +1,11 @@
 //! What the server does for its callers, however they reach it: gRPC, or the webhook in the same process.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::{Clock, KeptState};
 use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
@@ -18,6 +20,10 @@ use crate::stripe::Mode;
 use crate::stripe::client::Client as Stripe;
 use crate::stripe::event;
 
+/// How many sessions that nobody has told of are asked for a second: whoever makes ids up must not use up the pace at
+/// which Stripe lets us look at purchases.
+const STRANGERS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+
 /// The server's use cases.
 pub struct Fulfillment {
     store: Arc<dyn Store>,
@@ -27,6 +33,7 @@ pub struct Fulfillment {
     page_for: Duration,
     mail_enabled: bool,
     wake: Arc<Notify>,
+    strangers: DefaultDirectRateLimiter,
 }
 
 /// The parts of [`Fulfillment`].
@@ -97,7 +104,8 @@ impl Fulfillment {
     /// The use cases over their parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, clock, rules, stripe, page_for, mail_enabled, wake } = parts;
-        Arc::new(Self { store, clock, rules, stripe, page_for, mail_enabled, wake })
+        let strangers = RateLimiter::direct(Quota::per_second(STRANGERS));
+        Arc::new(Self { store, clock, rules, stripe, page_for, mail_enabled, wake, strangers })
     }
 
     /// The record, for reading.
@@ -217,6 +225,9 @@ impl Fulfillment {
             Mode::Test => session.starts_with("cs_test_"),
         };
         let Some(stripe) = self.stripe.as_ref().filter(|_| ours) else { return Ok(Page::NotFound) };
+        if self.strangers.check().is_err() {
+            return Ok(Page::Pending);
+        }
         match stripe.session(&id).await {
             Ok(_) => {
                 let object = Object { kind: ObjectKind::Session, id };
