@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use grantsmith_core::grant::DesiredState;
 use grantsmith_core::license::LicenseStatus;
-use grantsmith_core::port::Clock;
+use grantsmith_core::port::{Clock, Outcome};
 use grantsmith_core::testing::{Fault, World, grant};
 use grantsmith_core::{Grant, GrantId, Reason};
 
@@ -109,6 +110,24 @@ fn crashing_twice_is_no_worse() {
 }
 
 #[test]
+fn a_half_done_revocation_is_never_taken_for_somebody_elses() {
+    // Suspended, stopped anywhere in between, and declared active again before anybody looked.
+    for point in 0..24 {
+        let world = World::new();
+        let mut wanted = paid_now(&world, 1);
+        world.settle(&wanted).expect("comes to rest");
+        wanted.licenses[0].state = DesiredState::Suspended;
+        world.crash.arm(Some(point));
+        let _ = world.round(&world.process(), &wanted);
+        world.crash.arm(None);
+        wanted.licenses[0].state = DesiredState::Active;
+        let report = world.settle(&wanted).expect("comes to rest");
+        assert_eq!(report.licenses[0].1, Reason::Issued, "stopped at {point}");
+        assert_kept_promise(&world, &wanted, &format!("suspended and back, stopped at {point}"));
+    }
+}
+
+#[test]
 fn two_processes_at_once_make_one_key() {
     // Stop one process at each place, run another to the end, then let nothing of the first come back.
     for point in 0..16 {
@@ -146,6 +165,9 @@ fn a_create_that_slept_past_its_deadline_is_not_sent() {
     let wanted = paid_now(&world, 1);
     world.log.sleep_in_open(Duration::from_secs(3_600));
     world.settle(&wanted).expect("comes to rest");
+    let attempts = world.log.record(&GrantId::of(&wanted.purchase)).attempts;
+    let outcomes: Vec<&Outcome> = attempts.iter().map(|attempt| &attempt.outcome).collect();
+    assert!(matches!(outcomes[..], [Outcome::NotSent, Outcome::Answered { .. }]), "{outcomes:?}");
     assert_eq!(world.api.truth(|truth| truth.creates), 1, "the slept-over attempt sent nothing");
     assert_kept_promise(&world, &wanted, "slept");
 }
