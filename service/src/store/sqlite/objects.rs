@@ -19,13 +19,19 @@ pub(super) const OBJECTS_OF_PURCHASE: &str = "
     UNION ALL SELECT object FROM objects WHERE id = :purchase
     UNION ALL SELECT :object";
 
-fn no_row() -> Failure {
-    Failure::damaged("a row that is always there is missing")
+/// Draws the next number of the sequence.
+///
+/// Two statements, as everywhere on the way of an event: SQLite builds a table of its own for each `RETURNING`, which costs
+/// more than all the rest of the write.
+pub(super) fn draw(connection: &Connection) -> Result<u64, Failure> {
+    rows::run(connection, "UPDATE sequence SET value = value + 1", [])?;
+    rows::count(connection, "SELECT value FROM sequence", [])
 }
 
-/// Draws the next number of the sequence.
-pub(super) fn draw(connection: &Connection) -> Result<u64, Failure> {
-    rows::count(connection, "UPDATE sequence SET value = value + 1 RETURNING value", [])
+/// An object's number and purchase.
+fn find(connection: &Connection, id: &StripeId) -> Result<Option<(i64, Option<String>)>, Failure> {
+    let sql = "SELECT object, purchase FROM objects WHERE id = ?1";
+    rows::first(connection, sql, [id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// Finds or makes an object, and gives its number and purchase.
@@ -33,12 +39,12 @@ pub(super) fn find_or_make(
     connection: &Connection,
     object: &Object,
 ) -> Result<(i64, Option<String>), Failure> {
-    let sql = "INSERT INTO objects (id, kind) VALUES (?1, ?2)
-         ON CONFLICT (id) DO UPDATE SET kind = excluded.kind
-         RETURNING object, purchase";
-    let row = params![object.id.as_str(), object.kind.word()];
-    let found = rows::first(connection, sql, row, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    found.ok_or_else(no_row)
+    if let Some(found) = find(connection, &object.id)? {
+        return Ok(found);
+    }
+    let sql = "INSERT INTO objects (id, kind) VALUES (?1, ?2)";
+    rows::run(connection, sql, params![object.id.as_str(), object.kind.word()])?;
+    Ok((connection.last_insert_rowid(), None))
 }
 
 /// Marks an object, made if need be, and gives its number. An earlier time on record stays.
@@ -48,14 +54,15 @@ pub(super) fn mark(
     mark: u64,
     due: Timestamp,
 ) -> Result<i64, Failure> {
-    let sql = "INSERT INTO objects (id, kind, mark, due) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET
-             kind = excluded.kind,
-             mark = excluded.mark,
-             due = min(coalesce(due, excluded.due), excluded.due)
-         RETURNING object";
-    let row = params![object.id.as_str(), object.kind.word(), number(mark), millis(due)];
-    rows::one(connection, sql, row)?.ok_or_else(no_row)
+    let (mark, due) = (number(mark), millis(due));
+    if let Some((found, _)) = find(connection, &object.id)? {
+        let sql = "UPDATE objects SET mark = ?2, due = min(coalesce(due, ?3), ?3) WHERE object = ?1";
+        rows::run(connection, sql, params![found, mark, due])?;
+        return Ok(found);
+    }
+    let sql = "INSERT INTO objects (id, kind, mark, due) VALUES (?1, ?2, ?3, ?4)";
+    rows::run(connection, sql, params![object.id.as_str(), object.kind.word(), mark, due])?;
+    Ok(connection.last_insert_rowid())
 }
 
 /// Marks what a signal is about: a session itself, or the session that anything else is linked to. Gives the number of the
