@@ -9,6 +9,7 @@ pub mod program;
 pub mod stack;
 pub mod wait;
 
+pub use browser::Browser;
 pub use program::Program;
 pub use stack::{Shape, Stack};
 pub use wait::until;
