@@ -115,7 +115,7 @@ impl Mailer {
         };
         let message = match self.compose(letter, Mailbox::new(None, address)) {
             Ok(message) => message,
-            Err(problem) => return Outcome::Later(problem),
+            Err(outcome) => return outcome,
         };
         match self.transport.send(message).await {
             Ok(_) => Outcome::Sent,
@@ -126,12 +126,17 @@ impl Mailer {
                 }
                 Some(code) => Outcome::Later(format!("the mail server said {code}, not now")),
                 None if error.is_permanent() => Outcome::Refused("the mail server refused".to_owned()),
+                // Told by the server's greeting, so that another try would end the same.
+                None if error.is_client() && !to.expose().is_ascii() => Outcome::Refused(
+                    "the mail server takes no address with letters beyond ASCII; hand the key over yourself"
+                        .to_owned(),
+                ),
                 None => Outcome::Later("the mail server cannot be reached".to_owned()),
             },
         }
     }
 
-    fn compose(&self, letter: &Letter, to: Mailbox) -> Result<Message, String> {
+    fn compose(&self, letter: &Letter, to: Mailbox) -> Result<Message, Outcome> {
         let licenses: Vec<_> =
             letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
         let licenses = minijinja::Value::from(minijinja::value::Serde(licenses));
@@ -148,7 +153,7 @@ impl Mailer {
         let render = |name: &str| {
             self.renderer
                 .render(name, &context)
-                .map_err(|error| format!("the template {name} cannot be used: {error}"))
+                .map_err(|error| Outcome::Later(format!("the template {name} cannot be used: {error}")))
         };
         let subject: String = render("email/license.subject.txt")?
             .chars()
@@ -163,7 +168,8 @@ impl Mailer {
         }
         builder
             .multipart(MultiPart::alternative_plain_html(text, html))
-            .map_err(|_| "the mail cannot be composed".to_owned())
+            // Everything else in it was there at the start, so it is the address, such as one with a quoted part.
+            .map_err(|_| Outcome::Refused("no mail can be composed to the buyer's address".to_owned()))
     }
 }
 
