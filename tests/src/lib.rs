@@ -6,11 +6,13 @@
 pub mod browser;
 pub mod mailpit;
 pub mod program;
+pub mod raw;
 pub mod stack;
 pub mod wait;
 
 pub use browser::Browser;
 pub use program::Program;
+pub use raw::Raw;
 pub use stack::{Shape, Stack};
 pub use wait::until;
 

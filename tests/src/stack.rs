@@ -10,6 +10,7 @@ use grantsmith_service::clock::SystemClock;
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::{self, Bought, Delivery, Event, Purchase, Rendering, Server, World};
 use grantsmith_service::stripe::secret::Secret;
+use grantsmith_service::stripe::signature;
 use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -334,6 +335,25 @@ impl Stack {
     /// Posts a body as Stripe would, once.
     pub async fn post(&self, body: Vec<u8>) -> Result<Delivery, reqwest::Error> {
         fake::deliver(&self.client, &self.url("/webhooks/stripe"), &self.secret, body, self.now()).await
+    }
+
+    /// The signature that Stripe would send with a body at this time.
+    pub fn signature(&self, at: Timestamp, body: &[u8]) -> String {
+        signature::sign(&self.secret, at, body)
+    }
+
+    /// Posts a body with these signature headers, whatever they are worth.
+    pub async fn post_signed<S: AsRef<[u8]>>(
+        &self,
+        body: Vec<u8>,
+        signatures: &[S],
+    ) -> Result<Delivery, reqwest::Error> {
+        let mut request = self.client.post(self.url("/webhooks/stripe")).body(body);
+        for signature in signatures {
+            request = request.header("stripe-signature", signature.as_ref());
+        }
+        let answer = request.send().await?;
+        Ok(Delivery { status: answer.status().as_u16(), body: answer.text().await? })
     }
 
     /// Posts a body until it is answered 2xx, as Stripe does for three days.
