@@ -1,46 +1,129 @@
 //! How often pages may be asked for: per session id, so that nobody polls a key away, and per client, so that nobody tries
 //! ids.
+//!
+//! "At most 60 a minute" is meant as it stands, for any minute whatever. A bucket that refills lets twice as many through
+//! while it empties, so each visit is remembered for a minute instead.
 
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
-const PER_SESSION: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
-const PER_CLIENT: NonZeroU32 = NonZeroU32::new(600).expect("not zero");
+const PER_SESSION: usize = 60;
+const PER_CLIENT: usize = 600;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The limits' memory.
 #[derive(Debug)]
 pub struct Limits {
-    sessions: DefaultKeyedRateLimiter<[u8; 8]>,
-    clients: DefaultKeyedRateLimiter<IpAddr>,
-    clock: DefaultClock,
+    sessions: Window<[u8; 8]>,
+    clients: Window<IpAddr>,
+}
+
+/// The visits of the last minute, oldest first.
+#[derive(Debug)]
+struct Window<K> {
+    most: usize,
+    visits: Mutex<HashMap<K, VecDeque<Instant>>>,
+}
+
+impl<K: Eq + Hash> Window<K> {
+    fn new(most: usize) -> Self {
+        Self { most, visits: Mutex::default() }
+    }
+
+    /// Counts a visit; one too many is not counted, and told how long to wait.
+    fn visit(&self, key: K, now: Instant) -> Result<(), Duration> {
+        let mut all = self.visits();
+        let visits = all.entry(key).or_default();
+        while visits.front().is_some_and(|first| now.duration_since(*first) >= MINUTE) {
+            visits.pop_front();
+        }
+        match visits.front() {
+            Some(first) if visits.len() >= self.most => Err(MINUTE.saturating_sub(now.duration_since(*first))),
+            _ => {
+                visits.push_back(now);
+                Ok(())
+            }
+        }
+    }
+
+    fn tidy(&self, now: Instant) {
+        let mut all = self.visits();
+        all.retain(|_, visits| visits.back().is_some_and(|last| now.duration_since(*last) < MINUTE));
+        all.shrink_to_fit();
+    }
+
+    fn visits(&self) -> MutexGuard<'_, HashMap<K, VecDeque<Instant>>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Limits {
     pub(super) fn new() -> Self {
-        Self {
-            sessions: RateLimiter::keyed(Quota::per_minute(PER_SESSION)),
-            clients: RateLimiter::keyed(Quota::per_minute(PER_CLIENT)),
-            clock: DefaultClock::default(),
-        }
+        Self { sessions: Window::new(PER_SESSION), clients: Window::new(PER_CLIENT) }
     }
 
     /// Counts one visit; the time to wait if it is one too many.
     pub(super) fn visit(&self, client: IpAddr, session: &str) -> Result<(), Duration> {
-        let wait = |until: governor::NotUntil<_>| until.wait_time_from(self.clock.now());
-        self.clients.check_key(&client).map_err(wait)?;
+        self.visit_at(client, session, Instant::now())
+    }
+
+    fn visit_at(&self, client: IpAddr, session: &str, now: Instant) -> Result<(), Duration> {
+        self.clients.visit(client, now)?;
         let hash = Sha256::digest(session.as_bytes());
-        let key = hash.first_chunk().copied().unwrap_or_default();
-        self.sessions.check_key(&key).map_err(wait)
+        self.sessions.visit(hash.first_chunk().copied().unwrap_or_default(), now)
     }
 
     /// Forgets who has not come lately, so that memory stays bounded.
     pub fn tidy(&self) {
-        self.sessions.retain_recent();
-        self.clients.retain_recent();
+        self.tidy_at(Instant::now());
+    }
+
+    fn tidy_at(&self, now: Instant) {
+        self.sessions.tidy(now);
+        self.clients.tidy(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_minute_has_more_visits_than_it_may() {
+        let (limits, begun) = (Limits::new(), Instant::now());
+        let mut counted = Vec::new();
+        for second in 0..300_u64 {
+            let now = begun + Duration::from_secs(second);
+            for client in 0..4 {
+                match limits.visit_at(IpAddr::from([192, 0, 2, client]), "cs_1", now) {
+                    Ok(()) => counted.push(second),
+                    Err(wait) => assert!(!wait.is_zero() && wait <= MINUTE),
+                }
+            }
+        }
+        assert_eq!(counted.len(), 300);
+        for second in 0..240 {
+            let minute = counted.iter().filter(|at| (second..second + 60).contains(*at)).count();
+            assert!(minute <= PER_SESSION, "{minute} visits in the minute from second {second}");
+        }
+    }
+
+    #[test]
+    fn who_waits_as_told_gets_in_and_who_stays_away_is_forgotten() {
+        let (limits, begun) = (Limits::new(), Instant::now());
+        let client = IpAddr::from([192, 0, 2, 1]);
+        for number in 0..PER_CLIENT {
+            assert_eq!(limits.visit_at(client, &number.to_string(), begun), Ok(()));
+        }
+        let wait = limits.visit_at(client, "another", begun).expect_err("one too many");
+        assert_eq!(limits.visit_at(client, "another", begun + wait), Ok(()));
+        limits.tidy_at(begun + wait + MINUTE);
+        assert!(limits.clients.visits().is_empty() && limits.sessions.visits().is_empty());
     }
 }
