@@ -474,6 +474,8 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     ) -> Result<bool, Error>;
 
     /// Forgets the bodies of events received before `before` that wait for nothing; says how many.
+    ///
+    /// An event about a payment that no purchase has claimed by then is let go as [`Reason::NotOurs`] first.
     async fn drop_bodies(&self, before: Timestamp) -> Result<u64, Error>;
 
     /// Marks an object dirty, to be looked at from `due` on. An earlier time on record stays.

@@ -197,8 +197,8 @@ pub(super) fn drop_bodies(connection: &Connection, before: Timestamp) -> Result<
     rows::run(
         connection,
         "UPDATE events SET state = 'ignored', reason = ?2
-         WHERE state = 'pending' AND place < ?1 AND object IN (
-             SELECT object FROM objects WHERE purchase IS NULL AND kind <> 'session'
+         WHERE state = 'pending' AND place < ?1 AND EXISTS (
+             SELECT 1 FROM objects o WHERE o.object = events.object AND o.purchase IS NULL AND o.kind <> 'session'
          )",
         params![first_place(before), Reason::NotOurs.word()],
     )?;
