@@ -1,0 +1,92 @@
+//! Claims about sendings.
+
+use grantsmith_core::Reason;
+use grantsmith_service::store::{Attempted, Delivery, DeliveryState, Store};
+use jiff::Timestamp;
+
+use crate::Harness;
+use crate::build::{at, decide, grant_id, progress, ready};
+
+fn tried(state: DeliveryState, reason: Option<Reason>, due: Option<Timestamp>, at: Timestamp) -> Attempted {
+    Attempted { state, reason, detail: reason.map(|_| "550 no such mailbox".to_owned()), due, at }
+}
+
+async fn due(store: &dyn Store, now: i64) -> Vec<u32> {
+    let due = store.due_deliveries(at(now), 10).await.expect("reads");
+    due.into_iter().map(|delivery| delivery.number).collect()
+}
+
+async fn newest(store: &dyn Store) -> Delivery {
+    let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
+    row.delivery.expect("a sending")
+}
+
+pub(crate) async fn the_first_sending_is_begun_once<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 1, 1).await;
+    assert!(due(&*store, 1_000).await.is_empty());
+    progress(&*store, ready("cs_1", 1, 5)).await;
+    progress(&*store, ready("cs_1", 1, 6)).await;
+    assert_eq!(due(&*store, 5).await, [1]);
+    let sent = newest(&*store).await;
+    assert_eq!((sent.grant, sent.number, sent.state), (grant_id("cs_1"), 1, DeliveryState::Due));
+    assert_eq!((sent.tries, sent.created, sent.updated), (0, at(5), at(5)));
+    store
+        .attempted(&grant_id("cs_1"), 1, tried(DeliveryState::Sent, None, None, at(7)))
+        .await
+        .expect("writes");
+    progress(&*store, ready("cs_1", 1, 8)).await;
+    assert!(due(&*store, 1_000).await.is_empty(), "once is enough");
+    let sent = newest(&*store).await;
+    assert_eq!((sent.state, sent.tries, sent.updated), (DeliveryState::Sent, 1, at(7)));
+}
+
+pub(crate) async fn a_try_says_when_to_come_back<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 1, 1).await;
+    progress(&*store, ready("cs_1", 1, 5)).await;
+    let again = tried(DeliveryState::Due, Some(Reason::MailRefused), Some(at(100)), at(6));
+    store.attempted(&grant_id("cs_1"), 1, again).await.expect("writes");
+    assert!(due(&*store, 99).await.is_empty());
+    assert_eq!(due(&*store, 100).await, [1]);
+    let sent = newest(&*store).await;
+    assert_eq!((sent.reason, sent.tries), (Some(Reason::MailRefused), 1));
+    assert_eq!(sent.detail.as_deref(), Some("550 no such mailbox"));
+    let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(100));
+    store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
+    assert!(due(&*store, 10_000).await.is_empty());
+    assert_eq!(store.counts().await.expect("counts").deliveries_parked, 1);
+    let unknown = store.attempted(&grant_id("cs_1"), 9, tried(DeliveryState::Sent, None, None, at(1))).await;
+    assert!(unknown.is_err());
+}
+
+pub(crate) async fn a_resend_has_the_next_number<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 1, 1).await;
+    progress(&*store, ready("cs_1", 1, 5)).await;
+    store
+        .attempted(&grant_id("cs_1"), 1, tried(DeliveryState::Sent, None, None, at(6)))
+        .await
+        .expect("writes");
+    for number in 2..=3 {
+        let id = grant_id("cs_1");
+        assert_eq!(store.resend(&id, "hand", at(10)).await.expect("asks"), number);
+    }
+    assert_eq!(due(&*store, 10).await, [2, 3]);
+    assert_eq!(newest(&*store).await.number, 3);
+    let journal = store.journal(&grant_id("cs_1")).await.expect("reads");
+    let by_hand = journal.iter().filter(|line| line.cause == "hand").map(|line| line.text.as_str());
+    assert_eq!(by_hand.collect::<Vec<_>>(), ["sending 2 is due", "sending 3 is due"]);
+    assert!(store.resend(&grant_id("cs_unknown"), "hand", at(10)).await.is_err());
+}
+
+pub(crate) async fn what_waits_for_a_person_gives_way_to_a_resend<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 1, 1).await;
+    progress(&*store, ready("cs_1", 1, 5)).await;
+    let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(6));
+    store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
+    assert_eq!(store.resend(&grant_id("cs_1"), "hand", at(7)).await.expect("asks"), 2);
+    let counts = store.counts().await.expect("counts");
+    assert_eq!((counts.deliveries_due, counts.deliveries_parked), (1, 0));
+}

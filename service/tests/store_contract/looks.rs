@@ -1,0 +1,272 @@
+//! Claims about dirty marks, tickets, links and the events that wait for a look.
+
+use grantsmith_core::Reason;
+use grantsmith_service::store::{
+    Decision, Dirty, EventState, NewEvent, Object, Recorded, Source, Store, Ticket,
+};
+use jiff::Timestamp;
+
+use crate::Harness;
+use crate::build::{at, decide, decision, event, parked, payment, purchase, session, stripe};
+
+async fn record(store: &dyn Store, event: NewEvent) {
+    assert_eq!(store.record_event(event).await.expect("records"), Recorded::New);
+}
+
+async fn ticket(store: &dyn Store) -> Ticket {
+    store.ticket().await.expect("ticket")
+}
+
+async fn dirty(store: &dyn Store, now: Timestamp) -> Vec<Dirty> {
+    store.dirty(now, 1_000).await.expect("reads")
+}
+
+async fn is_dirty(store: &dyn Store, object: &Object, now: i64) -> bool {
+    dirty(store, at(now)).await.iter().any(|dirty| dirty.object == *object)
+}
+
+async fn state(store: &dyn Store, id: &str) -> EventState {
+    store.event(id).await.expect("reads").expect("is there").state
+}
+
+async fn look_failed(store: &dyn Store, id: &str, look: Ticket, due: Timestamp) {
+    let object = session(id);
+    let failed = store.look_failed(&object, look, due, Reason::StripeUnavailable, at(2));
+    failed.await.expect("writes");
+}
+
+/// A decision that knows a payment of the session.
+fn linking(decision: Decision, payment: &str) -> Decision {
+    Decision { links: vec![stripe(payment)], ..decision }
+}
+
+pub(crate) async fn tickets_grow_also_over_a_restart<H: Harness>(harness: H) {
+    let mut last = Ticket(0);
+    for _ in 0..3 {
+        let store = harness.open().await;
+        for _ in 0..5 {
+            let next = ticket(&*store).await;
+            assert!(next > last, "{next:?} after {last:?}");
+            last = next;
+            store.mark_dirty(&session("cs_1"), at(0)).await.expect("marks");
+        }
+    }
+    let store = harness.open().await;
+    last = ticket(&*store).await;
+    let after = harness.crash().await.open().await;
+    assert!(ticket(&*after).await > last, "after a crash");
+}
+
+pub(crate) async fn an_event_asks_for_a_look_at_its_session<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 10, &session("cs_1"))).await;
+    assert!(!is_dirty(&*store, &session("cs_1"), 9).await, "not before its time");
+    assert!(is_dirty(&*store, &session("cs_1"), 10).await);
+    let paid = linking(decision("cs_1", ticket(&*store).await, 1, 20), "pi_1");
+    assert!(store.decide(paid).await.expect("decides"));
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+    // Told of the payment: the session is what is looked at.
+    record(&*store, event("evt_2", 30, &payment("pi_1"))).await;
+    let marked = dirty(&*store, at(30)).await;
+    assert_eq!(marked.iter().map(|dirty| &dirty.object).collect::<Vec<_>>(), [&session("cs_1")]);
+    let event = store.event("evt_2").await.expect("reads").expect("is there");
+    assert_eq!(event.purchase, Some(purchase("cs_1")));
+    assert_eq!(store.purchase(&purchase("cs_1")).await.expect("reads").events.len(), 1);
+}
+
+pub(crate) async fn an_earlier_time_to_look_stays<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    for due in [50, 20, 90] {
+        store.mark_dirty(&session("cs_1"), at(due)).await.expect("marks");
+    }
+    assert!(!is_dirty(&*store, &session("cs_1"), 19).await);
+    assert!(is_dirty(&*store, &session("cs_1"), 20).await);
+    store.mark_dirty(&session("cs_2"), at(10)).await.expect("marks");
+    let order: Vec<_> = dirty(&*store, at(100)).await.into_iter().map(|dirty| dirty.object).collect();
+    assert_eq!(order, [session("cs_2"), session("cs_1")], "longest waiting first");
+    assert_eq!(store.dirty(at(100), 1).await.expect("reads").len(), 1);
+}
+
+pub(crate) async fn a_decision_ends_the_look<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 1, &session("cs_1"))).await;
+    let told =
+        Source::Told { event: "evt_1".to_owned(), kind: "checkout.session.completed".to_owned(), at: at(0) };
+    let mut decided = decision("cs_1", ticket(&*store).await, 1, 2);
+    decided.snapshot.source = told.clone();
+    let body = decided.snapshot.body.clone();
+    assert!(store.decide(decided).await.expect("decides"));
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+    assert_eq!(state(&*store, "evt_1").await, EventState::Handled);
+    let record = store.purchase(&purchase("cs_1")).await.expect("reads");
+    let snapshot = record.session.expect("a snapshot");
+    assert_eq!((snapshot.object, snapshot.source, snapshot.body), (session("cs_1"), told, body));
+    assert!(record.events.is_empty(), "taken in");
+    assert_eq!(store.linked(&stripe("cs_1")).await.expect("reads"), Some(purchase("cs_1")));
+    assert_eq!(store.linked(&stripe("pi_9")).await.expect("reads"), None);
+}
+
+pub(crate) async fn a_mark_made_during_a_look_survives_it<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 1, &session("cs_1"))).await;
+    let look = ticket(&*store).await;
+    record(&*store, event("evt_2", 2, &session("cs_1"))).await;
+    assert!(store.decide(decision("cs_1", look, 1, 3)).await.expect("decides"));
+    assert!(
+        is_dirty(&*store, &session("cs_1"), 3).await,
+        "the look may have missed what the second event tells"
+    );
+    assert_eq!(state(&*store, "evt_1").await, EventState::Handled);
+    assert_eq!(state(&*store, "evt_2").await, EventState::Pending);
+    decide(&*store, "cs_1", 1, 4).await;
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+    assert_eq!(state(&*store, "evt_2").await, EventState::Handled);
+}
+
+pub(crate) async fn a_look_may_be_asked_for_later<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let again = Decision { look_again: Some(at(500)), ..decision("cs_1", ticket(&*store).await, 1, 3) };
+    assert!(store.decide(again).await.expect("decides"));
+    assert!(!is_dirty(&*store, &session("cs_1"), 499).await);
+    assert!(is_dirty(&*store, &session("cs_1"), 500).await);
+    // A signal hastens it, and the next decision takes it back.
+    record(&*store, event("evt_1", 100, &session("cs_1"))).await;
+    assert!(is_dirty(&*store, &session("cs_1"), 100).await);
+    decide(&*store, "cs_1", 1, 101).await;
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+}
+
+pub(crate) async fn a_late_answer_never_replaces_a_newer_one<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let slow = ticket(&*store).await;
+    decide(&*store, "cs_1", 2, 5).await;
+    record(&*store, event("evt_1", 6, &session("cs_1"))).await;
+    let before = store.journal(&crate::build::grant_id("cs_1")).await.expect("reads").len();
+    let late = linking(decision("cs_1", slow, 1, 7), "pi_1");
+    assert!(!store.decide(late).await.expect("refuses"));
+    let grant = store.grant(&crate::build::grant_id("cs_1")).await.expect("reads").expect("is there");
+    assert_eq!((grant.licenses.len(), grant.updated), (2, at(5)));
+    assert_eq!(store.journal(&grant.id).await.expect("reads").len(), before);
+    assert_eq!(store.linked(&stripe("pi_1")).await.expect("reads"), None);
+    assert_eq!(state(&*store, "evt_1").await, EventState::Pending);
+    assert!(is_dirty(&*store, &session("cs_1"), 6).await);
+}
+
+pub(crate) async fn a_decision_may_be_repeated<H: Harness>(harness: H) {
+    // As after an answer that was lost between the record and the one who asked.
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 1, &session("cs_1"))).await;
+    let look = ticket(&*store).await;
+    for _ in 0..2 {
+        assert!(store.decide(decision("cs_1", look, 1, 2)).await.expect("decides"));
+    }
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+    assert_eq!(store.journal(&crate::build::grant_id("cs_1")).await.expect("reads").len(), 1);
+}
+
+pub(crate) async fn an_orphan_is_joined_when_its_link_comes<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_refund", 1, &payment("pi_1"))).await;
+    assert!(dirty(&*store, at(1_000)).await.is_empty(), "nobody knows yet what to look at");
+    assert_eq!(store.event("evt_refund").await.expect("reads").expect("is there").purchase, None);
+
+    let look = ticket(&*store).await;
+    assert!(store.purchase(&purchase("cs_1")).await.expect("reads").events.is_empty());
+    assert!(store.decide(linking(decision("cs_1", look, 1, 5), "pi_1")).await.expect("decides"));
+    assert_eq!(state(&*store, "evt_refund").await, EventState::Pending, "this look has not taken it in");
+    assert!(is_dirty(&*store, &session("cs_1"), 5).await);
+    let waiting = store.purchase(&purchase("cs_1")).await.expect("reads").events;
+    assert_eq!(waiting.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["evt_refund"]);
+
+    let next = linking(decision("cs_1", ticket(&*store).await, 1, 6), "pi_1");
+    assert!(store.decide(next).await.expect("decides"));
+    assert_eq!(state(&*store, "evt_refund").await, EventState::Handled);
+    assert!(dirty(&*store, at(1_000)).await.is_empty(), "joined once");
+}
+
+pub(crate) async fn an_orphan_joined_during_another_look_waits_for_the_next<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_refund", 1, &payment("pi_1"))).await;
+    let first = ticket(&*store).await;
+    let second = ticket(&*store).await;
+    // The second look has read the purchase before the first one's link was written.
+    assert!(store.decide(linking(decision("cs_1", first, 1, 5), "pi_1")).await.expect("decides"));
+    assert!(store.decide(linking(decision("cs_1", second, 1, 6), "pi_1")).await.expect("decides"));
+    assert_eq!(state(&*store, "evt_refund").await, EventState::Pending);
+    assert!(is_dirty(&*store, &session("cs_1"), 6).await);
+}
+
+pub(crate) async fn a_failed_look_is_put_off<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 1, &session("cs_1"))).await;
+    for tries in 1..=3 {
+        let look = ticket(&*store).await;
+        let due = at(100 * i64::from(tries));
+        look_failed(&*store, "cs_1", look, due).await;
+        assert!(!is_dirty(&*store, &session("cs_1"), 100 * i64::from(tries) - 1).await);
+        assert_eq!(dirty(&*store, due).await.first().map(|dirty| dirty.tries), Some(tries));
+    }
+    let event = store.event("evt_1").await.expect("reads").expect("is there");
+    assert_eq!((event.state, event.reason), (EventState::Pending, Some(Reason::StripeUnavailable)));
+    decide(&*store, "cs_1", 1, 400).await;
+    let event = store.event("evt_1").await.expect("reads").expect("is there");
+    assert_eq!((event.state, event.reason), (EventState::Handled, None));
+    store.mark_dirty(&session("cs_1"), at(500)).await.expect("marks");
+    assert_eq!(dirty(&*store, at(500)).await.first().map(|dirty| dirty.tries), Some(0), "in a row");
+    // A look that nobody had asked for leaves no mark behind.
+    let look = ticket(&*store).await;
+    look_failed(&*store, "cs_2", look, at(1)).await;
+    assert!(!is_dirty(&*store, &session("cs_2"), 1_000).await);
+}
+
+pub(crate) async fn a_mark_made_during_a_failed_look_keeps_its_time<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let look = ticket(&*store).await;
+    store.mark_dirty(&session("cs_1"), at(10)).await.expect("marks");
+    look_failed(&*store, "cs_1", look, at(900)).await;
+    assert!(is_dirty(&*store, &session("cs_1"), 10).await);
+}
+
+pub(crate) async fn an_ended_look_tells_its_events_why<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 1, &session("cs_1"))).await;
+    let look = ticket(&*store).await;
+    record(&*store, event("evt_2", 2, &session("cs_1"))).await;
+    let object = session("cs_1");
+    let ended =
+        store.look_ended(&object, look, EventState::Parked, Reason::NeedsStripeKey, "set a key", at(3));
+    ended.await.expect("writes");
+    let event = store.event("evt_1").await.expect("reads").expect("is there");
+    assert_eq!((event.state, event.reason), (EventState::Parked, Some(Reason::NeedsStripeKey)));
+    assert_eq!(event.detail.as_deref(), Some("set a key"));
+    assert_eq!(state(&*store, "evt_2").await, EventState::Pending, "it came after");
+    assert!(is_dirty(&*store, &object, 3).await, "so did its mark");
+
+    let look = ticket(&*store).await;
+    let ended = store.look_ended(&object, look, EventState::Ignored, Reason::ObjectGone, "it is gone", at(4));
+    ended.await.expect("writes");
+    assert_eq!(state(&*store, "evt_2").await, EventState::Ignored);
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+}
+
+pub(crate) async fn parked_events_are_taken_in_by_a_later_decision<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_1", 1, &session("cs_1"))).await;
+    let bad = parked(decision("cs_1", ticket(&*store).await, 0, 2));
+    assert!(store.decide(bad).await.expect("decides"));
+    assert_eq!(state(&*store, "evt_1").await, EventState::Parked);
+    decide(&*store, "cs_1", 1, 3).await;
+    let event = store.event("evt_1").await.expect("reads").expect("is there");
+    assert_eq!((event.state, event.reason, event.detail), (EventState::Handled, None, None));
+}
+
+pub(crate) async fn the_next_due_time_is_the_earliest_of_all<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    assert_eq!(store.next_due().await.expect("reads"), None);
+    store.mark_dirty(&session("cs_9"), at(900)).await.expect("marks");
+    assert_eq!(store.next_due().await.expect("reads"), Some(at(900)));
+    decide(&*store, "cs_1", 1, 500).await;
+    assert_eq!(store.next_due().await.expect("reads"), Some(at(500)), "a grant");
+    crate::build::progress(&*store, crate::build::ready("cs_1", 1, 300)).await;
+    assert_eq!(store.next_due().await.expect("reads"), Some(at(300)), "its sending");
+}
