@@ -131,7 +131,8 @@ async fn an_order_that_came_to_nothing_says_so() {
     let left = stack.world.abandon(order(), stack.now());
     stack.deliver_all(&left.events).await;
     for bought in [&failed, &left] {
-        until("the end", async || (stack.grant(&bought.session).await?["state"] == "ENDED").then_some(())).await;
+        until("the end", async || (stack.grant(&bought.session).await?["state"] == "ENDED").then_some(()))
+            .await;
     }
     for (name, browser) in windows().await {
         for bought in [&failed, &left] {

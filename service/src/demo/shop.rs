@@ -4,101 +4,129 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::Deserialize;
+use minijinja::value::Serde;
+use minijinja::{Environment, context};
+use serde::{Deserialize, Serialize};
 
 use super::{Mishap, Stage};
 use crate::stripe::fake::Route;
+
+const TEMPLATE: &str = include_str!("../../templates/demo/shop.html");
 
 #[derive(Debug, Deserialize)]
 struct Wish {
     mishap: Option<String>,
 }
 
+/// A purchase as the shop tells it.
+#[derive(Debug, Serialize)]
+struct Told {
+    story: &'static str,
+    answer: String,
+    key: String,
+    page: String,
+    licenses: usize,
+    seconds: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownMail {
+    subject: String,
+    to: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownDeed {
+    what: String,
+    key: String,
+    label: String,
+    answered: bool,
+}
+
 pub(super) fn router(stage: Arc<Stage>) -> Router {
     Router::new().route("/", get(window)).route("/buy", post(buy)).with_state(stage)
 }
 
-async fn buy(State(stage): State<Arc<Stage>>, Query(wish): Query<Wish>) -> Response {
+async fn window(State(stage): State<Arc<Stage>>) -> Response {
+    page(&stage, None)
+}
+
+async fn buy(State(stage): State<Arc<Stage>>, Query(wish): Query<Wish>, headers: HeaderMap) -> Response {
     let mishap = match wish.mishap.as_deref() {
         None => Mishap::None,
         Some("lost-answer") => Mishap::LostAnswer,
         Some("kill") => Mishap::Kill,
         Some(_) => return (StatusCode::BAD_REQUEST, "mishap is lost-answer or kill\n").into_response(),
     };
-    let begun = tokio::time::Instant::now();
-    match stage.play(mishap).await {
-        Ok(played) => {
-            let licenses = stage.licenses_of(&played.session);
-            let story = match mishap {
-                Mishap::None => "",
-                Mishap::LostAnswer => {
-                    "AuthForge made the license and its answer was lost; it was looked for and found.\n"
-                }
-                Mishap::Kill => {
-                    "AuthForge made the license, the program was killed before the answer, started again, and found it.\n"
-                }
-            };
-            format!(
-                "{story}answer        {} {}\nlicense key   {}\nsuccess page  {}\nat AuthForge  {licenses} license for this order, after {:.1} s\n",
-                played.answer.status,
-                played.answer.body,
-                played.key,
-                played.page,
-                begun.elapsed().as_secs_f64(),
-            )
-            .into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    let told = match play(&stage, mishap).await {
+        Ok(told) => told,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    };
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        page(&stage, Some(told))
+    } else {
+        plain(&told)
     }
 }
 
-async fn window(State(stage): State<Arc<Stage>>) -> Html<String> {
-    let mails: String = stage
-        .mailbox
-        .mails()
-        .iter()
-        .rev()
-        .map(|mail| {
-            format!(
-                "<details><summary>{} &rarr; {}</summary><pre>{}</pre></details>",
-                escape(&mail.subject),
-                escape(&mail.to),
-                escape(&mail.text)
-            )
-        })
-        .collect();
-    let licenses: String = stage
-        .authforge
-        .history()
-        .iter()
-        .rev()
-        .map(|deed| {
-            format!(
-                "<tr><td>{:?}<td><code>{}</code><td>{}<td>{}",
-                deed.what,
-                escape(&deed.key),
-                escape(deed.label.as_deref().unwrap_or("")),
-                if deed.answered { "" } else { "answer lost" }
-            )
-        })
-        .collect();
-    Html(format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Demo shop</title>\
-         <style>body{{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}button{{font:inherit;padding:.5rem 1rem;margin:.25rem}}\
-         pre{{white-space:pre-wrap;overflow-wrap:anywhere;background:#8881;padding:1rem}}td{{padding:.2rem 1rem .2rem 0}}table{{overflow-wrap:anywhere}}form{{display:inline}}</style>\
-         <h1>Demo shop</h1><p><form method=post action=/buy><button>Buy</button></form>\
-         <form method=post action='/buy?mishap=lost-answer'><button>Buy, and lose AuthForge's answer</button></form>\
-         <form method=post action='/buy?mishap=kill'><button>Buy, and kill -9 in the middle</button></form>\
-         <h2>Mailbox</h2>{mails}<h2>What AuthForge really did</h2><table>{licenses}</table>\
-         <p>Stripe was asked for {} sessions; {} were bought.",
-        stage.stripe.count(Route::Session),
-        stage.world.true_history().len(),
-    ))
+async fn play(stage: &Stage, mishap: Mishap) -> anyhow::Result<Told> {
+    let begun = tokio::time::Instant::now();
+    let played = stage.play(mishap).await?;
+    Ok(Told {
+        story: match mishap {
+            Mishap::None => "",
+            Mishap::LostAnswer => {
+                "AuthForge made the license and its answer was lost; it was looked for and found."
+            }
+            Mishap::Kill => {
+                "AuthForge made the license, the program was killed before the answer, started again, and found it."
+            }
+        },
+        answer: format!("{} {}", played.answer.status, played.answer.body),
+        licenses: stage.licenses_of(&played.session),
+        key: played.key,
+        page: played.page,
+        seconds: format!("{:.1}", begun.elapsed().as_secs_f64()),
+    })
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn plain(told: &Told) -> Response {
+    let Told { story, answer, key, page, licenses, seconds } = told;
+    let story = if story.is_empty() { String::new() } else { format!("{story}\n") };
+    format!(
+        "{story}answer        {answer}\nlicense key   {key}\nsuccess page  {page}\n\
+         at AuthForge  {licenses} license for this order, after {seconds} s\n"
+    )
+    .into_response()
+}
+
+fn page(stage: &Stage, played: Option<Told>) -> Response {
+    let mails = stage.mailbox.mails().into_iter().rev();
+    let mails: Vec<_> =
+        mails.map(|mail| ShownMail { subject: mail.subject, to: mail.to, text: mail.text }).collect();
+    let deeds = stage.authforge.history().into_iter().rev();
+    let deeds: Vec<_> = deeds
+        .map(|deed| ShownDeed {
+            what: format!("{:?}", deed.what),
+            key: deed.key,
+            label: deed.label.unwrap_or_default(),
+            answered: deed.answered,
+        })
+        .collect();
+    let context = context! {
+        played => Serde(played),
+        mails => Serde(mails),
+        deeds => Serde(deeds),
+        asked => stage.stripe.count(Route::Session),
+        bought => stage.world.true_history().len(),
+    };
+    match Environment::new().render_named_str("shop.html", TEMPLATE, context) {
+        Ok(html) => Html(html).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
 }

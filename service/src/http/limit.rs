@@ -44,7 +44,9 @@ impl<K: Eq + Hash> Window<K> {
             visits.pop_front();
         }
         match visits.front() {
-            Some(first) if visits.len() >= self.most => Err(MINUTE.saturating_sub(now.duration_since(*first))),
+            Some(first) if visits.len() >= self.most => {
+                Err(MINUTE.saturating_sub(now.duration_since(*first)))
+            }
             _ => {
                 visits.push_back(now);
                 Ok(())
