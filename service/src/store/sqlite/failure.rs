@@ -30,6 +30,11 @@ impl Failure {
         Self { kind: Kind::Work, error: Error::Damaged(what.into()) }
     }
 
+    /// Somebody else holds the file.
+    pub(super) fn locked() -> Self {
+        Self::unavailable(Kind::Locked, "another program holds a lock on the database file")
+    }
+
     fn unavailable(kind: Kind, why: &str) -> Self {
         Self { kind, error: Error::Unavailable(why.to_owned()) }
     }
@@ -53,7 +58,7 @@ impl From<rusqlite::Error> for Failure {
         let number = code.extended_code;
         match code.code {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
-                Self::unavailable(Kind::Locked, "another program holds a lock on the database file")
+                Self::locked()
             }
             ErrorCode::DiskFull => Self::unavailable(Kind::Full, "the disk is full"),
             ErrorCode::SystemIoFailure

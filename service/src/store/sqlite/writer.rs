@@ -109,32 +109,39 @@ impl Desk {
     fn serve(mut self, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
-            self.commit(&mut batch);
+            if !self.commit(&mut batch) {
+                turn_away(&mut inbox);
+            }
             if let Some(connection) = &self.connection {
                 self.checkpoints.after_commit(connection);
             }
         }
     }
 
-    /// Commits all jobs at once; if that fails, each by itself, so that an offender fails alone.
-    fn commit(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+    /// Commits all jobs at once; if that fails, each by itself, so that an offender fails alone. False if somebody else holds
+    /// the file: then nothing more is tried, as each would wait for the lock again.
+    fn commit(&mut self, batch: &mut Vec<Box<dyn Job>>) -> bool {
         let mut verdict = self.transact(batch);
+        if let Err(failure) = &verdict {
+            tracing::warn!(error = %failure.error, jobs = batch.len(), "a transaction failed");
+        }
         let alone = batch.len() == 1;
         for mut job in batch.drain(..) {
             match &verdict {
-                // Each would wait for the lock again, or meet the same broken file.
-                Err(Failure { kind: Kind::Locked | Kind::Broken, error }) => job.answer(Err(error.clone())),
-                Err(failure) if alone => job.answer(Err(failure.error.clone())),
+                Ok(()) => job.answer(Ok(())),
+                Err(failure) if alone || failure.kind == Kind::Locked => {
+                    job.answer(Err(failure.error.clone()));
+                }
                 Err(_) => {
                     let own = self.transact(std::slice::from_mut(&mut job));
                     job.answer(own.clone().map_err(Error::from));
-                    if own.as_ref().is_err_and(|own| matches!(own.kind, Kind::Locked | Kind::Broken)) {
+                    if own.as_ref().is_err_and(|own| own.kind == Kind::Locked) {
                         verdict = own;
                     }
                 }
-                Ok(()) => job.answer(Ok(())),
             }
         }
+        !verdict.is_err_and(|failure| failure.kind == Kind::Locked)
     }
 
     fn transact(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), Failure> {
@@ -147,7 +154,6 @@ impl Desk {
         if failure.kind == Kind::Broken || !rolled_back {
             self.connection = None;
         }
-        tracing::warn!(error = %failure.error, jobs = jobs.len(), "a transaction failed");
         Err(failure)
     }
 
@@ -166,6 +172,13 @@ impl Desk {
     }
 }
 
+/// Refuses those who came while the lock was waited for: they would wait for it once more, and so on behind each other.
+fn turn_away(inbox: &mut mpsc::Receiver<Box<dyn Job>>) {
+    while let Ok(job) = inbox.try_recv() {
+        job.answer(Err(Failure::locked().error));
+    }
+}
+
 fn transact(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Failure> {
     // IMMEDIATE: whoever holds the lock is met here, before any work, and never in the middle of it.
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -179,4 +192,120 @@ fn transact(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Fa
 /// Leaves no transaction open; false if that fails. Some errors have rolled back by themselves.
 fn roll_back(connection: &Connection) -> bool {
     connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    async fn count(writer: &Writer) -> i64 {
+        let count = |db: &Connection| Ok(db.query_row("SELECT count(*) FROM labels", [], |row| row.get(0))?);
+        writer.write(count).await.expect("reads")
+    }
+
+    fn insert(db: &Connection, fingerprint: &str, label: &str) -> Result<(), Failure> {
+        let sql = "INSERT INTO labels (app_id, fingerprint, label) VALUES ('app', ?1, ?2)";
+        db.execute(sql, [fingerprint, label])?;
+        Ok(())
+    }
+
+    fn start(folder: &tempfile::TempDir) -> Arc<Writer> {
+        let path = folder.path().join("grantsmith.db");
+        std::fs::write(&path, "").expect("makes the file");
+        let connection = schema::writer(&path).expect("opens");
+        Arc::new(Writer::start(path, connection).expect("starts"))
+    }
+
+    type Work = fn(&Connection) -> Result<(), Failure>;
+
+    /// Hands jobs in while the writer is busy, so that they share a transaction.
+    async fn together(writer: &Arc<Writer>, jobs: Vec<Work>) -> Vec<bool> {
+        let (release, wait) = channel::<()>();
+        let busy = {
+            let writer = Arc::clone(writer);
+            tokio::spawn(async move { writer.write(move |_| Ok(wait.recv().is_err())).await })
+        };
+        let mut answers = Vec::new();
+        for job in jobs {
+            let (caller, answer) = oneshot::channel();
+            let task = Box::new(Task { work: job, result: None, caller });
+            writer.jobs.as_ref().expect("is open").send(task).await.map_err(|_| ()).expect("hands in");
+            answers.push(answer);
+        }
+        drop(release);
+        busy.await.expect("ends").expect("commits");
+        let mut verdicts = Vec::new();
+        for answer in answers {
+            verdicts.push(answer.await.expect("answers").is_ok());
+        }
+        verdicts
+    }
+
+    #[tokio::test]
+    async fn an_offender_fails_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let writer = start(&folder);
+        let verdicts = together(
+            &writer,
+            vec![
+                |db| insert(db, "a", "x"),
+                |_| Err(Failure::damaged("says the test")),
+                |db| insert(db, "b", "x"),
+                // Half of it can be done, and none of it may stay.
+                |db| insert(db, "c", "x").and_then(|()| insert(db, "a", "again")),
+                |db| insert(db, "d", "x"),
+            ],
+        );
+        assert_eq!(verdicts.await, [true, false, true, false, true]);
+        assert_eq!(count(&writer).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_replaced() {
+        let folder = tempfile::tempdir().expect("folder");
+        let writer = start(&folder);
+        let broken = |_: &Connection| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_WRITE);
+            Err::<(), _>(rusqlite::Error::SqliteFailure(code, Some("with a secret".to_owned())).into())
+        };
+        let error = writer.write(broken).await.expect_err("fails");
+        assert!(matches!(&error, Error::Unavailable(why) if !why.contains("secret")), "{error}");
+        writer.write(|db| insert(db, "a", "x")).await.expect("works again");
+        assert_eq!(count(&writer).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_loses_nothing_that_was_answered() {
+        let folder = tempfile::tempdir().expect("folder");
+        let writer = start(&folder);
+        let limit = |pages: i64| {
+            let writer = Arc::clone(&writer);
+            let limit = move |db: &Connection| {
+                let sql = format!("PRAGMA max_page_count = {pages}");
+                Ok(db.query_row(&sql, [], |row| row.get::<_, i64>(0))?)
+            };
+            async move { writer.write(limit).await.expect("limits") }
+        };
+        // As small as it may be: what it has now.
+        let pages = limit(1).await;
+        limit(pages + 8).await;
+        let large = "x".repeat(3_000);
+        let mut kept = 0;
+        let error = loop {
+            let (fingerprint, large) = (format!("f{kept}"), large.clone());
+            match writer.write(move |db| insert(db, &fingerprint, &large)).await {
+                Ok(()) => kept += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(&error, Error::Unavailable(why) if why.contains("full")), "{error}");
+        assert!(kept > 0);
+        assert_eq!(count(&writer).await, kept);
+        limit(1 << 20).await;
+        writer.write(move |db| insert(db, "more", &large)).await.expect("works again");
+        assert_eq!(count(&writer).await, kept + 1);
+    }
 }
