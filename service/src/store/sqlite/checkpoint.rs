@@ -4,8 +4,8 @@
 //! 1. A thread of its own copies pages (`PASSIVE`) whenever the log has grown by [`STEP`], or once a second. That disturbs
 //!    neither the writer nor readers, but under constant load it never copies the very last pages, and only a log that is
 //!    copied whole can start over.
-//! 2. So when the log is past [`SOFT`] and such a pass has just ended, the writer itself copies the few pages left, between
-//!    two batches. The next commit finds a log that is copied whole, and writes at its beginning again.
+//! 2. So when the log is past [`SOFT`] and such a pass has just ended, the writer itself copies the few pages left
+//!    ([`REST`]), between two batches. The next commit finds a log that is copied whole, and writes at its beginning again.
 //! 3. A reader that holds an old page prevents both. Past [`HARD`] the writer waits a moment for readers (`RESTART`). Ours
 //!    are short. Somebody's backup by hand may not be: then the log grows until it is over, and nothing is lost.
 
@@ -25,8 +25,10 @@ use crate::store::Error;
 
 /// Pages by which the log grows between two passes: 4 MiB.
 const STEP: i32 = 1024;
-/// Pages from which the writer ends a pass: 16 MiB.
+/// Pages from which the writer copies the last ones: 16 MiB.
 const SOFT: i32 = 4 * 1024;
+/// Pages that the writer copies without thinking twice: 2 MiB. If a pass has left more, another one goes first.
+const REST: i32 = 512;
 /// Pages from which the writer waits for readers: 64 MiB.
 const HARD: i32 = 16 * 1024;
 /// Bytes of the log's file that are kept when it starts over.
@@ -41,7 +43,9 @@ const FOR_READERS: Duration = Duration::from_millis(250);
 struct Log {
     /// Pages in the log, as of the last commit.
     pages: AtomicI32,
-    /// A pass has ended, and the writer has not acted on it yet.
+    /// Pages that the last pass has found: what came after them is left.
+    copied: AtomicI32,
+    /// That pass has ended, and the writer has not acted on it yet.
     passed: AtomicBool,
 }
 
@@ -86,14 +90,23 @@ impl Checkpoints {
             self.woken_at = 0;
         }
         if pages - self.woken_at >= STEP {
-            self.woken_at = pages;
-            if let Some(wake) = &self.wake {
-                // Full means that it is awake, or about to be.
-                let _ = wake.try_send(());
-            }
+            self.wake(pages);
         }
         if pages >= SOFT && self.log.passed.swap(false, Ordering::Acquire) {
-            finish(connection, pages);
+            // A long pass leaves much, the next one less. Past twice the size the wait for that is over.
+            if pages - self.log.copied.load(Ordering::Relaxed) <= REST || pages >= 2 * SOFT {
+                finish(connection, pages);
+            } else {
+                self.wake(pages);
+            }
+        }
+    }
+
+    fn wake(&mut self, pages: i32) {
+        self.woken_at = pages;
+        if let Some(wake) = &self.wake {
+            // Full means that it is awake, or about to be.
+            let _ = wake.try_send(());
         }
     }
 }
@@ -124,17 +137,20 @@ fn finish(connection: &Connection, pages: i32) {
 
 fn serve(path: &Path, log: &Log, woken: &Receiver<()>) {
     let mut connection = None;
-    let mut copied = 0;
     loop {
         match woken.recv_timeout(AT_LEAST_EVERY) {
-            Err(RecvTimeoutError::Timeout) if log.pages.load(Ordering::Relaxed) == copied => continue,
+            Err(RecvTimeoutError::Timeout)
+                if log.pages.load(Ordering::Relaxed) == log.copied.load(Ordering::Relaxed) =>
+            {
+                continue;
+            }
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let pages = log.pages.load(Ordering::Relaxed);
         match pass(path, &mut connection) {
             Ok(()) => {
-                copied = pages;
+                log.copied.store(pages, Ordering::Relaxed);
                 log.passed.store(true, Ordering::Release);
             }
             Err(failure) => {
