@@ -5,12 +5,14 @@
 
 pub mod browser;
 pub mod mailpit;
+pub mod outside;
 pub mod program;
 pub mod raw;
 pub mod stack;
 pub mod wait;
 
 pub use browser::Browser;
+pub use outside::Outside;
 pub use program::Program;
 pub use raw::Raw;
 pub use stack::{Shape, Stack};

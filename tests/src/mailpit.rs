@@ -36,7 +36,8 @@ pub fn tool(name: &str) -> PathBuf {
     String::from_utf8(output.stdout).expect("a path").trim().into()
 }
 
-fn free_port() -> u16 {
+/// A port that nobody has now.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("an address").port()
 }

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use grantsmith_authforge::fake::{Fake, Settings as FakeSettings, Switches};
 use grantsmith_core::port::Clock;
 use grantsmith_service::clock::SystemClock;
 use grantsmith_service::stripe::Mode;
-use grantsmith_service::stripe::fake::{self, Bought, Delivery, Event, Purchase, Rendering, Server, World};
+use grantsmith_service::stripe::fake::{Bought, Delivery, Event, Purchase, Rendering, Server, World};
 use grantsmith_service::stripe::secret::Secret;
 use grantsmith_service::stripe::signature;
 use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::mailpit::Mailpit;
+use crate::mailpit::{self, Mailpit};
+use crate::outside::Outside;
 use crate::program::{self, Program};
 use crate::{APP, AUTHFORGE_KEY, STRIPE_KEY, WEBHOOK_SECRET, until};
 
@@ -92,6 +94,11 @@ impl Plan {
         ] {
             std::fs::write(folder.path().join(name), format!("{text}\n")).expect("a file");
         }
+        let http = match self.shape {
+            Shape::Standalone => None,
+            // The server writes mails, so it must know where the pages will be before they are there.
+            Shape::Split => Some(SocketAddr::from(([127, 0, 0, 1], mailpit::free_port()))),
+        };
         let mut stack = Stack {
             plan: self,
             world,
@@ -102,7 +109,7 @@ impl Plan {
             back: None,
             front: None,
             logs: String::new(),
-            http: None,
+            http,
             grpc: None,
             admin: None,
             front_admin: None,
@@ -184,9 +191,7 @@ impl Stack {
             _ => flag("--admin-listen", fixed(self.admin)),
         }
         if command == "server" && self.mail.is_some() {
-            let public =
-                self.http.map_or_else(|| "http://127.0.0.1:1".to_owned(), |http| format!("http://{http}"));
-            flag("--public-url", public);
+            flag("--public-url", format!("http://{}", fixed(self.http)));
         }
         if command != "webhook" {
             if self.plan.events_only {
@@ -213,7 +218,7 @@ impl Stack {
 
     /// Starts the program that holds the record.
     pub async fn up_back(&mut self) {
-        let command = if self.plan.shape == Shape::Standalone { "standalone" } else { "server" };
+        let command = self.back_command();
         let program = Program::start(&self.arguments(command), &[("RUST_LOG", "info")], self.folder.path());
         self.grpc = Some(program.address("grpc").await);
         self.admin = Some(program.address("admin").await);
@@ -237,6 +242,18 @@ impl Stack {
         self.logs.push_str(&program.kill().await);
     }
 
+    /// Starts the program that holds the record and kills it after this long, wherever its start has got to.
+    pub async fn stillborn_back(&mut self, life: Duration) {
+        let command = self.back_command();
+        let program = Program::start(&self.arguments(command), &[("RUST_LOG", "info")], self.folder.path());
+        tokio::time::sleep(life).await;
+        self.logs.push_str(&program.kill().await);
+    }
+
+    fn back_command(&self) -> &'static str {
+        if self.plan.shape == Shape::Standalone { "standalone" } else { "server" }
+    }
+
     /// `kill -9` of the program that faces strangers.
     pub async fn kill_front(&mut self) {
         let program = self.front.take().expect("it runs");
@@ -246,6 +263,15 @@ impl Stack {
     /// SIGTERM to the program that holds the record, and its end. Gives its exit code.
     pub async fn stop_back(&mut self) -> Option<i32> {
         let program = self.back.take().expect("it runs");
+        program.terminate();
+        let (status, log) = program.end().await;
+        self.logs.push_str(&log);
+        status.code()
+    }
+
+    /// SIGTERM to the program that faces strangers, and its end. Gives its exit code.
+    pub async fn stop_front(&mut self) -> Option<i32> {
+        let program = self.front.take().expect("it runs");
         program.terminate();
         let (status, log) = program.end().await;
         self.logs.push_str(&log);
@@ -332,9 +358,14 @@ impl Stack {
         SystemClock.now().wall
     }
 
+    /// Stripe and the buyers, who go on while programs come and go.
+    pub fn outside(&self) -> Outside {
+        Outside::new(self.client.clone(), self.url(""), self.secret.clone())
+    }
+
     /// Posts a body as Stripe would, once.
     pub async fn post(&self, body: Vec<u8>) -> Result<Delivery, reqwest::Error> {
-        fake::deliver(&self.client, &self.url("/webhooks/stripe"), &self.secret, body, self.now()).await
+        self.outside().post(body).await
     }
 
     /// The signature that Stripe would send with a body at this time.
@@ -358,10 +389,7 @@ impl Stack {
 
     /// Posts a body until it is answered 2xx, as Stripe does for three days.
     pub async fn deliver(&self, body: Vec<u8>) -> Delivery {
-        until("a 2xx at the webhook", async || {
-            self.post(body.clone()).await.ok().filter(|d| d.status / 100 == 2)
-        })
-        .await
+        self.outside().deliver(body).await
     }
 
     /// Somebody buys, and Stripe's events are delivered in order.
@@ -380,11 +408,7 @@ impl Stack {
 
     /// What the success page tells a program.
     pub async fn page(&self, session: &str) -> (u16, Value) {
-        let url = self.url(&format!("/success?session_id={session}"));
-        match self.client.get(url).header("accept", "application/json").send().await {
-            Ok(answer) => (answer.status().as_u16(), answer.json().await.unwrap_or_default()),
-            Err(_) => (0, Value::Null),
-        }
+        self.outside().page(session).await
     }
 
     /// Waits for the keys of a purchase on its success page.
