@@ -1,12 +1,15 @@
 //! The whole product as its users have it: the real program as a process, with a fake Stripe, a fake AuthForge and a real
 //! mail server around it.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test stops where the world is not as it set it up")]
+
 pub mod browser;
 pub mod mailpit;
 pub mod program;
 pub mod stack;
 pub mod wait;
 
+pub use browser::Browser;
 pub use program::Program;
 pub use stack::{Shape, Stack};
 pub use wait::until;

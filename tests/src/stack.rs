@@ -36,7 +36,6 @@ pub struct Plan {
     flags: Vec<String>,
     web_flags: Vec<String>,
     switches: Switches,
-    state_file: bool,
 }
 
 impl Plan {
@@ -150,7 +149,6 @@ impl Stack {
             flags: Vec::new(),
             web_flags: Vec::new(),
             switches: Switches::default(),
-            state_file: false,
         }
     }
 
@@ -393,11 +391,11 @@ impl Stack {
     /// The live licenses of each purchase, as AuthForge truly has them.
     pub fn live(&self) -> BTreeMap<String, Vec<String>> {
         let mut live: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for license in self.authforge.licenses().into_iter().filter(|license| license.status == "active") {
+        for license in self.authforge.licenses().into_iter().filter(|license| !license.revoked) {
             let label = license.label.unwrap_or_default();
             let session = label.strip_prefix("Stripe session ").unwrap_or(&label);
             let session = session.split(' ').next().unwrap_or_default().to_owned();
-            live.entry(session).or_default().push(license.license_key);
+            live.entry(session).or_default().push(license.key);
         }
         live
     }
