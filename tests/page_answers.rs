@@ -119,10 +119,11 @@ async fn a_lifetime_license_has_no_end_in_json() {
 #[tokio::test]
 async fn while_authforge_is_down_the_page_is_pending_in_both_forms() {
     for shape in SHAPES {
-        let stack = Stack::plan(shape).start().await;
+        let stack = Stack::plan(shape).flags(&["--lost-create-quarantine", "1s"]).start().await;
         stack.authforge.switch(|switches| switches.down = true);
         let bought = stack.buy(order()).await;
-        stack.until_grant(&bought.session, "ISSUING", "AuthForgeUnavailable").await;
+        // A 503 may come from a proxy behind which the license was made after all.
+        stack.until_grant(&bought.session, "ISSUING", "OutcomeUnknown").await;
         assert_eq!(stack.page(&bought.session).await, (200, json!({ "status": "pending" })), "{shape:?}");
         let answer = visit(&stack, &format!("/success?session_id={}", bought.session)).await;
         assert_eq!(answer.status(), 200);
@@ -167,17 +168,17 @@ async fn an_address_that_leads_nowhere_says_so_without_alarm() {
 async fn one_session_is_shown_sixty_times_a_minute() {
     let stack = Stack::plan(Shape::Standalone).start().await;
     let path = format!("/success?session_id={UNKNOWN}");
-    for look in 1..=60 {
-        assert_eq!(visit(&stack, &path).await.status(), 404, "look {look}");
+    let begun = std::time::Instant::now();
+    let (mut looks, mut answer) = (1, visit(&stack, &path).await);
+    while answer.status() == 404 && looks < 500 {
+        (looks, answer) = (looks + 1, visit(&stack, &path).await);
     }
-    let answer = visit(&stack, &path).await;
     assert_eq!(answer.status(), 429);
+    assert!((61..=62 + begun.elapsed().as_secs()).contains(&looks), "refused at look {looks}");
     let wait: u64 = header(&answer, "retry-after").parse().expect("seconds");
     assert!((1..=61).contains(&wait), "{wait}");
     let page = answer.text().await.expect("a page");
     assert!(page.contains("One moment, please"), "{page}");
-    let (status, told) = stack.page(UNKNOWN).await;
-    assert_eq!(status, 429, "{told}");
     assert_eq!(visit(&stack, "/success?session_id=cs_test_a1another").await.status(), 404, "others go on");
 }
 
