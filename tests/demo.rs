@@ -116,7 +116,8 @@ async fn each_way_to_buy_ends_with_one_license() {
 #[tokio::test]
 async fn the_shop_is_pleasant_in_a_browser() {
     let demo = Demo::serving().await;
-    for (name, browser) in [("phone", Browser::phone(true).await), ("desktop", Browser::desktop(true).await)] {
+    for (name, browser) in [("phone", Browser::phone(true).await), ("desktop", Browser::desktop(true).await)]
+    {
         browser.goto(&demo.shop).await;
         browser.until_text("Demo shop").await;
         for button in ["Buy", "Buy, lose an answer", "Buy, kill -9"] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::{Clock, KeptState};
-use grantsmith_core::purchase::{PurchaseId, StripeId};
+use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
 use grantsmith_core::{AppId, GrantId, LicenseKey, Reason};
 use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
@@ -209,7 +209,7 @@ impl Fulfillment {
                 license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some())
             };
             let email = row.email.as_ref().filter(|_| row.licenses.iter().any(ours));
-            Page::Ready { licenses, masked_email: email.map(|email| email.masked()) }
+            Page::Ready { licenses, masked_email: email.map(Email::masked) }
         }
     }
 

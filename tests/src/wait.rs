@@ -26,8 +26,6 @@ pub async fn until_within<T, F: Future<Output = Option<T>>>(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(patience, asking).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("waited {patience:?} in vain for {what}"),
-    }
+    let answer = tokio::time::timeout(patience, asking).await;
+    answer.unwrap_or_else(|_| panic!("waited {patience:?} in vain for {what}"))
 }

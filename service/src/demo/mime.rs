@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn both_parts_of_a_mail_come_back_as_they_were_written() {
         let text = format!("Grüße = {}\nende", "lang ".repeat(60));
-        for (text, html) in [(text.as_str(), "<p>schön</p>"), ("plain", "<p>plain</p>"), ("日本語", "<b>鍵</b>")]
+        for (text, html) in
+            [(text.as_str(), "<p>schön</p>"), ("plain", "<p>plain</p>"), ("日本語", "<b>鍵</b>")]
         {
             let address: Mailbox = "Shop <keys@shop.example>".parse().expect("an address");
             let mail = lettre::Message::builder()

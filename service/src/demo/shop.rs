@@ -109,7 +109,9 @@ fn shown(stage: &Stage, order: &Order) -> Value {
 fn story(mishap: Mishap) -> &'static str {
     match mishap {
         Mishap::None => "",
-        Mishap::LostAnswer => "AuthForge made the license and its answer was lost; it was looked for and found.",
+        Mishap::LostAnswer => {
+            "AuthForge made the license and its answer was lost; it was looked for and found."
+        }
         Mishap::Kill => {
             "AuthForge made the license, the program was killed before the answer, started again, and found it."
         }
