@@ -1,6 +1,6 @@
 //! The buyer's pages in a real browser: on a phone and on a desktop, with JavaScript and without.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test stops where the world is not as it set it up")]
+#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
 use fantoccini::Locator;
 use futures_util::future::join_all;
@@ -34,6 +34,14 @@ async fn assert_sound(browser: &Browser, status: u16) {
     assert_eq!(complaints, Vec::<String>::new());
 }
 
+/// Goes where a link leads; the driver's own click never ends in a window without JavaScript.
+async fn follow(browser: &Browser, link: &str) {
+    let link = browser.window.find(Locator::LinkText(link)).await.expect("a link");
+    let href = link.attr("href").await.expect("an attribute").expect("an address");
+    let here = browser.window.current_url().await.expect("an address");
+    browser.goto(here.join(&href).expect("an address").as_str()).await;
+}
+
 #[tokio::test]
 async fn a_window_without_javascript_runs_none() {
     let page = "data:text/html,<noscript>none</noscript><script>document.write('some')</script>";
@@ -54,7 +62,7 @@ async fn a_paid_purchase_shows_its_key_in_every_window() {
         let text = browser.until_text(&keys[0]).await;
         assert!(text.contains("Here is your license key"), "{text}");
         assert!(text.contains("2 devices") && text.contains("Valid until"), "the terms: {text}");
-        assert!(text.contains("b") && !text.contains("buyer@example.com"), "the address is masked: {text}");
+        assert!(text.contains("b•••@e•••.com"), "the address is masked: {text}");
         assert_eq!(text.contains("Copy"), !name.ends_with("plain"), "no button that cannot work: {text}");
         assert_sound(&browser, 200).await;
         browser.picture(&format!("success-{name}")).await;
@@ -117,8 +125,7 @@ async fn money_that_takes_days_is_waited_for_and_then_the_key_is_there() {
     stack.deliver_all(&stack.world.turn(&bought.session, Turn::Succeed, stack.now())).await;
     let keys = stack.keys(&bought.session).await;
     for (_, browser) in &windows {
-        let again = browser.window.find(Locator::LinkText("Look again now")).await.expect("a link");
-        again.click().await.expect("it can be clicked");
+        follow(browser, "Look again now").await;
         browser.until_text(&keys[0]).await;
     }
 }
@@ -224,7 +231,7 @@ async fn hostile_names_are_shown_and_never_run() {
         (200, success(&stack, &bought.session), keys[0].as_str()),
         (404, success(&stack, "cs_test_%22%3E%3Cscript%3Ewindow.x=1%3C/script%3E"), "License not found"),
         (200, stack.url("/?<script>window.x=1</script>"), "fulfilled"),
-        (404, stack.url("/<script>window.x=1</script>"), "went wrong"),
+        (404, stack.url("/<script>window.x=1</script>"), "License not found"),
     ];
     for (status, address, shown) in addresses {
         browser.goto(&address).await;

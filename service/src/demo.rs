@@ -4,10 +4,11 @@
 
 mod child;
 mod mailbox;
+mod mime;
 mod shop;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -47,24 +48,35 @@ enum Mishap {
 }
 
 /// A purchase that was played.
+#[derive(Clone)]
 struct Played {
     session: String,
     event: Vec<u8>,
     answer: Delivery,
     key: String,
     page: String,
+    seconds: f64,
+}
+
+/// A purchase and what became of it, for the shop's window.
+#[derive(Clone)]
+struct Order {
+    number: usize,
+    mishap: Mishap,
+    outcome: Result<Played, String>,
 }
 
 /// Everything around the child.
 struct Stage {
     http: reqwest::Client,
     world: Arc<fake_stripe::World>,
-    stripe: fake_stripe::Server,
+    _stripe: fake_stripe::Server,
     authforge: Fake,
     mailbox: Arc<Mailbox>,
     child: Child,
     secret: Secret,
-    one_at_a_time: tokio::sync::Mutex<u32>,
+    one_at_a_time: tokio::sync::Mutex<()>,
+    orders: Mutex<Vec<Order>>,
     folder: PathBuf,
     _temporary: Option<TempDir>,
 }
@@ -118,12 +130,13 @@ impl Stage {
         Ok(Self {
             http: grantsmith_authforge::http_client(&[])?,
             world,
-            stripe,
+            _stripe: stripe,
             authforge,
             mailbox,
             child,
             secret: Secret::new(Mode::Test, WEBHOOK_SECRET).context("the demonstration's secret")?,
-            one_at_a_time: tokio::sync::Mutex::new(0),
+            one_at_a_time: tokio::sync::Mutex::default(),
+            orders: Mutex::default(),
             folder,
             _temporary: temporary,
         })
@@ -131,7 +144,7 @@ impl Stage {
 
     async fn first_purchase(&self) -> anyhow::Result<()> {
         say("Somebody buys. Stripe signs checkout.session.completed and posts it to the webhook:");
-        let played = self.play(Mishap::None).await?;
+        let played = self.order(Mishap::None).await.outcome.map_err(anyhow::Error::msg)?;
         say(&format!("  answer             {} {}", played.answer.status, played.answer.body));
         say(&format!("  license key        {}", played.key));
         say(&format!("  success page       {}", played.page));
@@ -169,15 +182,29 @@ impl Stage {
         )
     }
 
+    /// Plays one purchase and keeps what became of it.
+    async fn order(&self, mishap: Mishap) -> Order {
+        let _alone = self.one_at_a_time.lock().await;
+        let number = self.orders().len() + 1;
+        let outcome = self.play(number, mishap).await.map_err(|error| format!("{error:#}"));
+        let order = Order { number, mishap, outcome };
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order.clone());
+        order
+    }
+
+    /// The orders so far.
+    fn orders(&self) -> Vec<Order> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Plays one purchase to its key.
-    async fn play(&self, mishap: Mishap) -> anyhow::Result<Played> {
-        let mut count = self.one_at_a_time.lock().await;
-        *count += 1;
+    async fn play(&self, number: usize, mishap: Mishap) -> anyhow::Result<Played> {
+        let begun = tokio::time::Instant::now();
         let purchase = Purchase::of("price_demo")
             .metadata("authforge_app_id", APP)
             .metadata("license_duration", "365")
             .metadata("max_hwid_slots", "2")
-            .by(&format!("buyer{count}@example.com"));
+            .by(&format!("buyer{number}@example.com"));
         let made_before = self.made();
         if mishap != Mishap::None {
             self.authforge.script(CallKind::Create, [Fault::LostAfter]);
@@ -203,7 +230,8 @@ impl Stage {
         let page = format!("{}/success?session_id={}", self.child.base(), bought.session);
         let key =
             tokio::time::timeout(KEY_WITHIN, self.key(&page)).await.context("the key did not come")??;
-        Ok(Played { session: bought.session, event, answer, key, page })
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Played { session: bought.session, event, answer, key, page, seconds })
     }
 
     /// Posts until it is taken, as Stripe does.

@@ -78,7 +78,8 @@ pub enum Page {
     Ready {
         /// The licenses.
         licenses: Vec<PageLicense>,
-        /// The buyer's address, masked.
+        /// The buyer's address, masked, if keys go there: not if none is known, or if all are keys that somebody else's
+        /// code made and handed over.
         masked_email: Option<String>,
     },
     /// It came to nothing, or is over.
@@ -213,7 +214,11 @@ impl Fulfillment {
         } else if licenses.is_empty() {
             Page::Ended
         } else {
-            Page::Ready { licenses, masked_email: row.email.as_ref().map(Email::masked) }
+            let ours = |license: &crate::store::GrantLicense| {
+                license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some())
+            };
+            let email = row.email.as_ref().filter(|_| row.licenses.iter().any(ours));
+            Page::Ready { licenses, masked_email: email.map(Email::masked) }
         }
     }
 

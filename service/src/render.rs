@@ -7,7 +7,7 @@ use grantsmith_core::license::Slots;
 use grantsmith_core::port::Kept;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
 /// Declares the built-in templates, by the path that a replacement must have.
@@ -80,7 +80,32 @@ impl Renderer {
                 .add_template_owned(*path, text)
                 .map_err(|source| Error::Mistake { path: (*path).to_owned(), source })?;
         }
-        Ok(Self { environment: Arc::new(environment) })
+        let renderer = Self { environment: Arc::new(environment) };
+        renderer.rehearse()?;
+        Ok(renderer)
+    }
+
+    /// Renders everything once with made-up values, because an unknown filter or a missing parent shows only then.
+    fn rehearse(&self) -> Result<(), Error> {
+        let until = |expires_at| {
+            PageLicense::new("main", "AAAA-BBBB-CCCC-DDDD", "app", expires_at, Slots::Limited(2))
+        };
+        let one = vec![until(Some(Timestamp::UNIX_EPOCH))];
+        let many = vec![until(Some(Timestamp::UNIX_EPOCH)), until(None), until(None)];
+        for (licenses, variant, again) in [(one, "issuing", false), (many, "payment", true)] {
+            let values = context! {
+                licenses => minijinja::Value::from(minijinja::value::Serde(licenses)), variant,
+                mail_on => again, give_up => again, resend => again,
+                refresh_seconds => 5, refresh_url => "?look=1", page_url => "https://shop.example/success",
+                nonce => "nonce", seller => "Shop", support => "help@shop.example",
+                order => "cs_test_1", email_masked => "b@e.com",
+            };
+            for (path, _) in BUILT_IN {
+                let mistake = |source| Error::Mistake { path: (*path).to_owned(), source };
+                self.render(path, &values).map_err(mistake)?;
+            }
+        }
+        Ok(())
     }
 
     /// Renders one.

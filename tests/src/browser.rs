@@ -1,4 +1,4 @@
-//! A real browser, driven over `WebDriver`.
+//! A real browser, driven over its driver.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

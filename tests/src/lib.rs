@@ -12,7 +12,6 @@ pub mod stack;
 pub mod wait;
 
 pub use browser::Browser;
-pub use outside::Outside;
 pub use program::Program;
 pub use raw::Raw;
 pub use stack::{Shape, Stack};

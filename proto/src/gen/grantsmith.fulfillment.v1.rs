@@ -1717,7 +1717,7 @@ pub struct GetPurchasePageResponse {
     /// The licenses that are there, when ready.
     #[prost(message, repeated, tag = "2")]
     pub licenses: ::prost::alloc::vec::Vec<PageLicense>,
-    /// The buyer's address, masked. Empty when none is known.
+    /// The buyer's address, masked. Empty when none is known, or when the keys are not mailed there.
     #[prost(string, tag = "3")]
     pub masked_email: ::prost::alloc::string::String,
     /// Whether keys are mailed by this installation.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use minijinja::value::Serde;
-use minijinja::{Environment, context};
-use serde::{Deserialize, Serialize};
+use minijinja::{AutoEscape, Environment, Value, context};
+use serde::Deserialize;
 
-use super::{Mishap, Stage};
-use crate::stripe::fake::Route;
+use super::{Mishap, Order, Played, Stage, mime};
+
+const WINDOW: &str = include_str!("shop.html");
 
 const TEMPLATE: &str = include_str!("../../templates/demo/shop.html");
 
@@ -21,38 +21,14 @@ struct Wish {
     mishap: Option<String>,
 }
 
-/// A purchase as the shop tells it.
-#[derive(Debug, Serialize)]
-struct Told {
-    story: &'static str,
-    answer: String,
-    key: String,
-    page: String,
-    licenses: usize,
-    seconds: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownMail {
-    subject: String,
-    to: String,
-    text: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownDeed {
-    what: String,
-    key: String,
-    label: String,
-    answered: bool,
+#[derive(Debug, Deserialize)]
+struct Look {
+    /// The order whose outcome stands on top.
+    order: Option<usize>,
 }
 
 pub(super) fn router(stage: Arc<Stage>) -> Router {
     Router::new().route("/", get(window)).route("/buy", post(buy)).with_state(stage)
-}
-
-async fn window(State(stage): State<Arc<Stage>>) -> Response {
-    page(&stage, None)
 }
 
 async fn buy(State(stage): State<Arc<Stage>>, Query(wish): Query<Wish>, headers: HeaderMap) -> Response {
@@ -62,71 +38,84 @@ async fn buy(State(stage): State<Arc<Stage>>, Query(wish): Query<Wish>, headers:
         Some("kill") => Mishap::Kill,
         Some(_) => return (StatusCode::BAD_REQUEST, "mishap is lost-answer or kill\n").into_response(),
     };
-    let told = match play(&stage, mishap).await {
-        Ok(told) => told,
-        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
-    };
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("text/html")) {
-        page(&stage, Some(told))
-    } else {
-        plain(&told)
+    let order = stage.order(mishap).await;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/html") {
+        return Redirect::to(&format!("/?order={}", order.number)).into_response();
+    }
+    match &order.outcome {
+        Ok(played) => {
+            let (story, licenses) = (story(mishap), stage.licenses_of(&played.session));
+            let story = if story.is_empty() { String::new() } else { format!("{story}\n") };
+            format!(
+                "{story}answer        {} {}\nlicense key   {}\nsuccess page  {}\nat AuthForge  {licenses} license for this order, after {:.1} s\n",
+                played.answer.status, played.answer.body, played.key, played.page, played.seconds,
+            )
+            .into_response()
+        }
+        Err(problem) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")).into_response(),
     }
 }
 
-async fn play(stage: &Stage, mishap: Mishap) -> anyhow::Result<Told> {
-    let begun = tokio::time::Instant::now();
-    let played = stage.play(mishap).await?;
-    Ok(Told {
-        story: match mishap {
-            Mishap::None => "",
-            Mishap::LostAnswer => {
-                "AuthForge made the license and its answer was lost; it was looked for and found."
-            }
-            Mishap::Kill => {
-                "AuthForge made the license, the program was killed before the answer, started again, and found it."
-            }
-        },
-        answer: format!("{} {}", played.answer.status, played.answer.body),
-        licenses: stage.licenses_of(&played.session),
-        key: played.key,
-        page: played.page,
-        seconds: format!("{:.1}", begun.elapsed().as_secs_f64()),
-    })
-}
-
-fn plain(told: &Told) -> Response {
-    let Told { story, answer, key, page, licenses, seconds } = told;
-    let story = if story.is_empty() { String::new() } else { format!("{story}\n") };
-    format!(
-        "{story}answer        {answer}\nlicense key   {key}\nsuccess page  {page}\n\
-         at AuthForge  {licenses} license for this order, after {seconds} s\n"
-    )
-    .into_response()
-}
-
-fn page(stage: &Stage, played: Option<Told>) -> Response {
-    let mails = stage.mailbox.mails().into_iter().rev();
-    let mails: Vec<_> =
-        mails.map(|mail| ShownMail { subject: mail.subject, to: mail.to, text: mail.text }).collect();
-    let deeds = stage.authforge.history().into_iter().rev();
-    let deeds: Vec<_> = deeds
-        .map(|deed| ShownDeed {
-            what: format!("{:?}", deed.what),
-            key: deed.key,
-            label: deed.label.unwrap_or_default(),
-            answered: deed.answered,
-        })
-        .collect();
-    let context = context! {
-        played => Serde(played),
-        mails => Serde(mails),
-        deeds => Serde(deeds),
-        asked => stage.stripe.count(Route::Session),
-        bought => stage.world.true_history().len(),
+async fn window(State(stage): State<Arc<Stage>>, Query(look): Query<Look>) -> Response {
+    let orders = stage.orders();
+    let shown = |order: &Order| shown(&stage, order);
+    let html = |raw: &str| {
+        // The mail's links open beside the shop, because no page of ours lets itself be framed.
+        mime::part(raw, "text/html").map(|html| format!("<base target=_blank>{html}"))
     };
-    match Environment::new().render_named_str("shop.html", TEMPLATE, context) {
+    let mails = stage.mailbox.mails();
+    let mails = mails.iter().rev().map(|mail| {
+        let html = html(&mail.text);
+        context! { to => mail.to.as_str(), subject => mail.subject.as_str(), html }
+    });
+    let deeds = stage.authforge.history();
+    let deeds = deeds.iter().rev().map(|deed| {
+        let what = format!("{:?}", deed.what);
+        context! { what, key => deed.key.as_str(), label => deed.label.as_deref(), answered => deed.answered }
+    });
+    let values = context! {
+        base => stage.child.base(),
+        result => orders.iter().find(|order| Some(order.number) == look.order).map(shown),
+        orders => orders.iter().rev().map(shown).collect::<Vec<_>>(),
+        mails => mails.collect::<Vec<_>>(),
+        deeds => deeds.collect::<Vec<_>>(),
+    };
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    match environment.render_str(WINDOW, values) {
         Ok(html) => Html(html).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+fn shown(stage: &Stage, order: &Order) -> Value {
+    let mishap = match order.mishap {
+        Mishap::None => "",
+        Mishap::LostAnswer => "lost answer",
+        Mishap::Kill => "kill -9",
+    };
+    let Order { number, .. } = order;
+    match &order.outcome {
+        Ok(Played { session, answer, key, page, seconds, .. }) => context! {
+            number, mishap, key, page,
+            story => story(order.mishap),
+            seconds => format!("{seconds:.1}"),
+            answer => format!("{} {}", answer.status, answer.body),
+            licenses => stage.licenses_of(session),
+        },
+        Err(problem) => context! { number, mishap, problem },
+    }
+}
+
+fn story(mishap: Mishap) -> &'static str {
+    match mishap {
+        Mishap::None => "",
+        Mishap::LostAnswer => {
+            "AuthForge made the license and its answer was lost; it was looked for and found."
+        }
+        Mishap::Kill => {
+            "AuthForge made the license, the program was killed before the answer, started again, and found it."
+        }
     }
 }

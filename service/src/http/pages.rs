@@ -79,10 +79,10 @@ pub(super) async fn home(State(web): State<Web>) -> Response {
     web.show(StatusCode::OK, "pages/home.html", context! {})
 }
 
-/// Every other address.
+/// Every other address: a link that was cut off, more likely than a fault of ours.
 pub(super) async fn nothing(State(web): State<Web>, _method: Method, uri: Uri) -> Response {
     tracing::debug!(path = uri.path(), "no such page");
-    web.show(StatusCode::NOT_FOUND, "pages/error.html", context! {})
+    web.show(StatusCode::NOT_FOUND, "pages/not_found.html", context! {})
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
@@ -101,9 +101,10 @@ fn as_json(page: &Page, mail_on: bool) -> Response {
         })
     };
     let (status, body) = match page {
-        Page::Ready { licenses, .. } => {
+        Page::Ready { licenses, masked_email } => {
             let licenses: Vec<_> = licenses.iter().map(license).collect();
-            (StatusCode::OK, json!({ "status": "ready", "licenses": licenses, "mailed": mail_on }))
+            let mailed = mail_on && masked_email.is_some();
+            (StatusCode::OK, json!({ "status": "ready", "licenses": licenses, "mailed": mailed }))
         }
         Page::Pending => (StatusCode::OK, json!({ "status": "pending" })),
         Page::PaymentPending => (StatusCode::OK, json!({ "status": "pending", "waits_for": "payment" })),
