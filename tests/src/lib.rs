@@ -12,6 +12,7 @@ pub mod stack;
 pub mod wait;
 
 pub use browser::Browser;
+pub use outside::Outside;
 pub use program::Program;
 pub use raw::Raw;
 pub use stack::{Shape, Stack};

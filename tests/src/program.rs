@@ -89,7 +89,8 @@ impl Program {
             let lines = log.lines().filter(|line| line.contains("listening"));
             lines.flat_map(str::split_whitespace).find_map(|word| word.strip_prefix(&wanted)?.parse().ok())
         };
-        until(&format!("'listening {name}=' from the program"), async || find()).await
+        let what = format!("'listening {name}=' from the program, which said:\n{}", self.log());
+        until(&what, async || find()).await
     }
 
     /// `kill -9`, waited for.

@@ -14,8 +14,6 @@ use super::{Mishap, Order, Played, Stage, mime};
 
 const WINDOW: &str = include_str!("shop.html");
 
-const TEMPLATE: &str = include_str!("../../templates/demo/shop.html");
-
 #[derive(Debug, Deserialize)]
 struct Wish {
     mishap: Option<String>,
