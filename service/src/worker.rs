@@ -9,9 +9,11 @@ mod look;
 
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::GrantId;
 use grantsmith_core::execute::Executor;
 use grantsmith_core::port::Clock;
@@ -29,6 +31,14 @@ use crate::stripe::client::Client as Stripe;
 const LOOKS: usize = 32;
 const ROUNDS: usize = 64;
 const MAILS: usize = 8;
+/// Looks at once where events are believed: nothing but these few paces such looks, and in a burst they would take the
+/// processors and the writer from the events that wait for their answer. AuthForge's rate is far below them all the same.
+const BELIEFS: usize = 4;
+
+/// How often the record is asked what is due: at once while wake-ups are few, so that no buyer waits for it, and a hundred
+/// times a second when each event of a burst is one.
+const PASSES_A_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+const PASSES_AT_ONCE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 
 /// How long to sleep at most: the net under a lost wake-up and under a clock that was set.
 const NAP: Duration = Duration::from_secs(30);
@@ -44,6 +54,7 @@ pub struct Worker {
     mailer: Option<Mailer>,
     keep_bodies: Duration,
     wake: Arc<Notify>,
+    passes: DefaultDirectRateLimiter,
     looking: InFlight<StripeId>,
     working: InFlight<GrantId>,
     mailing: InFlight<GrantId>,
@@ -115,6 +126,7 @@ impl Worker {
     /// A worker that has not begun.
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, clock, executor, stripe, mailer, keep_bodies, wake } = parts;
+        let looks = if stripe.is_some() { LOOKS } else { BELIEFS };
         Arc::new(Self {
             store,
             clock,
@@ -123,7 +135,8 @@ impl Worker {
             mailer,
             keep_bodies,
             wake,
-            looking: InFlight::new(LOOKS),
+            passes: RateLimiter::direct(Quota::per_second(PASSES_A_SECOND).allow_burst(PASSES_AT_ONCE)),
+            looking: InFlight::new(looks),
             working: InFlight::new(ROUNDS),
             mailing: InFlight::new(MAILS),
         })
@@ -134,6 +147,7 @@ impl Worker {
         let tasks = TaskTracker::new();
         let sweeps = tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().sweep()));
         while !stop.is_cancelled() {
+            self.passes.until_ready().await;
             let nap = self.start_due(&tasks).await;
             tokio::select! {
                 () = self.wake.notified() => {}
