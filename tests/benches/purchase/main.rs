@@ -38,6 +38,8 @@ struct Lengths {
     closed: Duration,
     open: Duration,
     keys: Duration,
+    /// Disturbed rounds that are run again, in all.
+    again: usize,
 }
 
 const DEFAULT: Lengths = Lengths {
@@ -46,6 +48,7 @@ const DEFAULT: Lengths = Lengths {
     closed: Duration::from_millis(4_500),
     open: Duration::from_secs(6),
     keys: Duration::from_secs(18),
+    again: 12,
 };
 const QUICK: Lengths = Lengths {
     rounds: 1,
@@ -53,6 +56,7 @@ const QUICK: Lengths = Lengths {
     closed: Duration::from_secs(2),
     open: Duration::from_secs(2),
     keys: Duration::from_secs(5),
+    again: 2,
 };
 
 /// Events of the open loop a second: on the disk as it is, and on the slow one, where the Express handler's own limit is
@@ -63,8 +67,6 @@ const RATE_SLOW: u32 = 250;
 const KEY_RATE: u32 = 20;
 /// More than any side answers in a second; if not, a round ends when they are used up.
 const MOST_A_SECOND: usize = 16_000;
-/// Disturbed rounds that are run again, in all.
-const AGAIN: usize = 12;
 
 struct Bench {
     parts: Parts,
@@ -92,7 +94,7 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let parts = Parts::new(folder.path().to_owned(), authforge.url())?;
     print_setting(&parts);
-    let mut bench = Bench { parts, lengths, again: AGAIN };
+    let mut bench = Bench { parts, lengths, again: lengths.again };
     if wanted("acknowledge") {
         for slow in [false, true] {
             bench.acknowledge(slow)?;

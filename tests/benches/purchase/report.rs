@@ -100,7 +100,8 @@ pub(crate) fn short(number: f64) -> String {
         _ if number.is_nan() => "-".to_owned(),
         _ if number >= 100.0 => format!("{number:.0}"),
         _ if number >= 10.0 => format!("{number:.1}"),
-        _ => format!("{number:.2}"),
+        _ if number >= 1.0 => format!("{number:.2}"),
+        _ => format!("{number:.3}"),
     }
 }
 
