@@ -169,8 +169,7 @@ fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answ
         return Answer::RECORDED;
     }
     let Ok(purchase) = PurchaseId::parse(id.as_str()) else { return Answer::RECORDED };
-    let session = serde_json::from_slice(body).ok().and_then(|event| shape::session_of_event(&event).ok());
-    let Some(session) = session else { return Answer::RECORDED };
+    let Some(session) = shape::session_of_body(body) else { return Answer::RECORDED };
     let facts =
         Facts { purchase: &purchase, session: Some(&session), paid_at: None, paying_event_at: event.created };
     match entitle(&facts, &terms_of(&session), &Hand::default(), now).standing {

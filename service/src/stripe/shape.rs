@@ -6,6 +6,7 @@
 
 mod links;
 mod node;
+mod trim;
 
 use std::collections::BTreeMap;
 
@@ -68,6 +69,11 @@ pub fn session_of_event(event: &Value) -> Result<SessionSnapshot, Error> {
     let mut session = read_session(&data.required("object")?, fallback)?;
     session.async_payment_failed = event.text("type")? == Some("checkout.session.async_payment_failed");
     Ok(session)
+}
+
+/// The same from an event's bytes, without a tree of all that they say; none if they tell no session.
+pub fn session_of_body(body: &[u8]) -> Option<SessionSnapshot> {
+    session_of_event(&trim::event(body).ok()?).ok()
 }
 
 fn read_session(node: &Node<'_>, fallback: Fallback) -> Result<SessionSnapshot, Error> {
