@@ -155,8 +155,9 @@ CREATE TABLE grants (
     updated INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Due grants are taken by the time of payment, newest first.
-CREATE INDEX grants_due ON grants (due, paid_at) WHERE due IS NOT NULL;
+-- Due grants are taken by the time of payment, newest first. Walked in that order, a backlog is not sorted for each few.
+CREATE INDEX grants_waiting ON grants (paid_at DESC, id, due) WHERE due IS NOT NULL;
+CREATE INDEX grants_due ON grants (due) WHERE due IS NOT NULL;
 CREATE INDEX grants_by_time ON grants (created);
 -- The reason is in it so that counting for metrics reads the index alone.
 CREATE INDEX grants_by_state ON grants (state, created, id, reason);
