@@ -75,7 +75,6 @@ impl Events {
         Self { template: template.into(), events }
     }
 
-
     /// How large a body is.
     pub(crate) fn size(&self) -> usize {
         self.template.request.len() - self.template.body
@@ -115,9 +114,15 @@ impl Template {
         );
         let json: serde_json::Value = serde_json::from_slice(body).expect("events are JSON");
         let object = &json["data"]["object"];
-        let ids = [&json["id"], &object["id"], &object["payment_intent"]].map(|id| id.as_str().expect("an id"));
+        let ids =
+            [&json["id"], &object["id"], &object["payment_intent"]].map(|id| id.as_str().expect("an id"));
         let request = [head.as_bytes(), body].concat();
-        Self { body: head.len(), ids: ids.map(|id| places(&request, id)), session: ids[1].to_owned(), request }
+        Self {
+            body: head.len(),
+            ids: ids.map(|id| places(&request, id)),
+            session: ids[1].to_owned(),
+            request,
+        }
     }
 
     fn roll(&mut self, ids: &[[u8; ROLLED]; IDS]) {

@@ -37,7 +37,8 @@ pub(crate) async fn bought(
             watch = Some(Watch::begin(server));
         }
         let events = events.clone();
-        purchases.spawn_local(async move { Ok((intended, follow(address, &events, place, intended).await?)) });
+        purchases
+            .spawn_local(async move { Ok((intended, follow(address, &events, place, intended).await?)) });
     }
     let mut acknowledged = 0;
     while let Some(ended) = purchases.join_next().await {
@@ -52,7 +53,12 @@ pub(crate) async fn bought(
 }
 
 /// Posts a purchase and asks its page until the key is there.
-async fn follow(address: SocketAddr, events: &Events, place: usize, intended: Instant) -> anyhow::Result<Duration> {
+async fn follow(
+    address: SocketAddr,
+    events: &Events,
+    place: usize,
+    intended: Instant,
+) -> anyhow::Result<Duration> {
     let mut request = events.request();
     events.write(place, &mut request);
     let posting = tokio::task::spawn_local(async move {

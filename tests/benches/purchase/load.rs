@@ -52,10 +52,12 @@ impl Connection {
 fn whole(answer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&answer[..end]).context("an answer that is not HTTP")?;
-    let status = head.get(9..12).and_then(|status| status.parse().ok()).context("an answer without status")?;
+    let status =
+        head.get(9..12).and_then(|status| status.parse().ok()).context("an answer without status")?;
     let mut headers = head.lines().filter_map(|line| line.split_once(':'));
     let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length: usize = length.and_then(|(_, value)| value.trim().parse().ok()).context("an answer without length")?;
+    let length: usize =
+        length.and_then(|(_, value)| value.trim().parse().ok()).context("an answer without length")?;
     Ok((answer.len() >= end + 4 + length).then_some((status, end + 4)))
 }
 

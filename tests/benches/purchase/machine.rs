@@ -69,7 +69,8 @@ fn number(text: &str) -> f64 {
 /// carry our own bytes, and none of them can be told to be somebody else's.
 fn busy() -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<f64> = text.lines().next().unwrap_or_default().split_whitespace().skip(1).map(number).collect();
+    let fields: Vec<f64> =
+        text.lines().next().unwrap_or_default().split_whitespace().skip(1).map(number).collect();
     // user, nice, system, idle, iowait, irq, softirq, steal
     [0, 1, 2, 7].iter().filter_map(|place| fields.get(*place)).sum::<f64>() / TICKS_A_SECOND
 }

@@ -6,7 +6,12 @@
 //! - `events`: distinct events, signed beforehand. `load`: sends them, in a closed and in an open loop.
 //! - `server`: the sides, started and killed, and their records counted. `keys`: from a purchase to its key.
 //! - `machine`: processor time and memory, and what else was running. `report`: tables and ratios.
-#![expect(clippy::print_stdout, clippy::print_stderr, clippy::expect_used, reason = "a benchmark prints, and may give up")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    reason = "a benchmark prints, and may give up"
+)]
 
 mod events;
 mod keys;
@@ -120,7 +125,12 @@ async fn fakes() -> anyhow::Result<(Fake, Fake)> {
 
 impl Bench {
     /// A round on a fresh server, run again if other work disturbed it. Gives the server's memory after it too.
-    fn round(&mut self, side: Side, slow: bool, run: impl Fn(&Server) -> anyhow::Result<Round>) -> anyhow::Result<(Round, f64)> {
+    fn round(
+        &mut self,
+        side: Side,
+        slow: bool,
+        run: impl Fn(&Server) -> anyhow::Result<Round>,
+    ) -> anyhow::Result<(Round, f64)> {
         loop {
             let server = Server::start(side, &self.parts, slow)?;
             let round = run(&server).with_context(|| format!("{} said:\n{}", side.name(), server.log()))?;
@@ -141,7 +151,8 @@ impl Bench {
         let Lengths { rounds, warm_up, closed, open, .. } = self.lengths;
         let seconds = (warm_up + closed).as_secs_f64().ceil();
         let count = MOST_A_SECOND * format!("{seconds:.0}").parse::<usize>()?;
-        let (purchases, others) = (Events::signed(Kind::Purchases, count), Events::signed(Kind::NotOurs, count));
+        let (purchases, others) =
+            (Events::signed(Kind::Purchases, count), Events::signed(Kind::NotOurs, count));
         let sides = [
             (Side::Grantsmith, &purchases, "grantsmith"),
             (Side::Grantsmith, &others, "grantsmith, nothing to fulfil"),
@@ -254,11 +265,20 @@ async fn ready(admin: std::net::SocketAddr) -> anyhow::Result<()> {
 }
 
 fn print_setting(parts: &Parts) {
-    let git = |arguments: &[&str]| said(Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")));
+    let git = |arguments: &[&str]| {
+        said(Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")))
+    };
     let dirty = if git(&["status", "--porcelain"]).is_empty() { "" } else { ", changed" };
     let node = |script: &str| said(Command::new("node").args(["--print", script]).current_dir(&parts.rivals));
-    let package = |name: &str| node(&format!("JSON.parse(fs.readFileSync('node_modules/{name}/package.json')).version"));
-    println!("grantsmith {} at {}{dirty}, SQLite {}", env!("CARGO_PKG_VERSION"), git(&["rev-parse", "--short", "HEAD"]), rusqlite::version());
+    let package = |name: &str| {
+        node(&format!("JSON.parse(fs.readFileSync('node_modules/{name}/package.json')).version"))
+    };
+    println!(
+        "grantsmith {} at {}{dirty}, SQLite {}",
+        env!("CARGO_PKG_VERSION"),
+        git(&["rev-parse", "--short", "HEAD"]),
+        rusqlite::version()
+    );
     println!(
         "Node {}, Express {}, stripe {}, better-sqlite3 {} with SQLite {}",
         node("process.versions.node"),

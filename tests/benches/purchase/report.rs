@@ -80,7 +80,9 @@ pub(crate) fn ratios(ours: &Series, theirs: &Series, ratios: &[Ratio]) -> String
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines: Vec<Vec<String>> = vec![head.iter().map(|&cell| cell.to_owned()).collect()];
     lines.extend(rows.iter().cloned());
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
     let widths: Vec<usize> = (0..head.len()).filter_map(width).collect();
     let mut text = String::new();
     for line in &lines {

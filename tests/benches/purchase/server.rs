@@ -72,7 +72,8 @@ impl Parts {
         if !compiled.success() {
             bail!("slow_sync.c does not compile");
         }
-        let rivals = std::env::var_os("GRANTSMITH_RIVALS").map_or_else(|| mailpit::tool("rivals"), PathBuf::from);
+        let rivals =
+            std::env::var_os("GRANTSMITH_RIVALS").map_or_else(|| mailpit::tool("rivals"), PathBuf::from);
         Ok(Self { program: program()?, rivals, slow_sync, authforge, folder })
     }
 }
@@ -168,7 +169,8 @@ impl Server {
             Side::Grantsmith => "grantsmith.db",
             _ => "events.db",
         };
-        let record = Connection::open_with_flags(self.folder.path().join(file), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let record =
+            Connection::open_with_flags(self.folder.path().join(file), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         Ok(record.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?)
     }
 
@@ -192,15 +194,30 @@ fn grantsmith(parts: &Parts, folder: &Path) -> anyhow::Result<Command> {
     command
         .env_clear()
         .args(["standalone", "--events-only", "--stripe-mode", "test", "--log-format", "text"])
-        .args(["--database-url", "sqlite://grantsmith.db", "--stripe-webhook-secrets-file", "webhook-secrets"])
+        .args([
+            "--database-url",
+            "sqlite://grantsmith.db",
+            "--stripe-webhook-secrets-file",
+            "webhook-secrets",
+        ])
         .args(["--authforge-url", &parts.authforge, "--authforge-api-key-file", "authforge-key"])
-        .args(["--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        .args([
+            "--http-listen",
+            "127.0.0.1:0",
+            "--grpc-listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ]);
     Ok(command)
 }
 
 fn node(parts: &Parts, script: &str, flags: &[&str]) -> Command {
     let mut command = Command::new("node");
-    command.arg(parts.rivals.join(script)).args(["--db", "events.db", "--secret", WEBHOOK_SECRET]).args(flags);
+    command
+        .arg(parts.rivals.join(script))
+        .args(["--db", "events.db", "--secret", WEBHOOK_SECRET])
+        .args(flags);
     command
 }
 
