@@ -231,7 +231,8 @@ impl Fulfillment {
         };
         let Some(stripe) = self.stripe.as_ref().filter(|_| ours) else { return Ok(Page::NotFound) };
         if self.strangers.check().is_err() {
-            return Ok(Page::Pending);
+            // A page that finds nothing looks again by itself, so a buyer among strangers comes to their turn.
+            return Ok(Page::NotFound);
         }
         match stripe.session(&id).await {
             Ok(_) => {

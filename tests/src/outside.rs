@@ -40,7 +40,7 @@ impl Outside {
     pub async fn page(&self, session: &str) -> (u16, Value) {
         let url = format!("{}/success?session_id={session}", self.base);
         // Each buyer has an address of their own, as far as the limit for one client goes.
-        let [.., a, b, c] = session.as_bytes() else { return (0, Value::Null) };
+        let [a, b, c] = session.as_bytes().last_chunk().copied().unwrap_or([0, 0, 1]);
         let visit = self.client.get(url).header("x-forwarded-for", format!("10.{a}.{b}.{c}"));
         match visit.header("accept", "application/json").send().await {
             Ok(answer) => (answer.status().as_u16(), answer.json().await.unwrap_or_default()),
