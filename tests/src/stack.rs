@@ -414,8 +414,9 @@ impl Stack {
     /// Waits for the keys of a purchase on its success page.
     pub async fn keys(&self, session: &str) -> Vec<String> {
         until(&format!("the keys of {session}"), async || {
-            let grant = self.grant(session).await?;
-            let (status, page) = (grant["state"] == "READY").then_some(self.page(session).await)?;
+            // Not every time: a page is shown so often a minute and no more.
+            self.grant(session).await.filter(|grant| grant["state"] == "READY")?;
+            let (status, page) = self.page(session).await;
             let licenses = page["licenses"].as_array().filter(|_| status == 200)?;
             Some(
                 licenses
