@@ -101,10 +101,7 @@ impl Backend for Remote {
                 Ok(Err(status)) if status.code() == Code::InvalidArgument => {
                     return Err(Error::NotAnEvent(status.message().to_owned()));
                 }
-                Ok(Err(status))
-                    if status.code() == Code::Unavailable
-                        && tokio::time::Instant::now() + pause < deadline =>
-                {
+                Ok(Err(status)) if passes(&status) && tokio::time::Instant::now() + pause < deadline => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
@@ -139,6 +136,12 @@ impl Backend for Remote {
 /// A body of 1 MiB and its frame must pass.
 fn client(channel: Channel) -> pb::event_service_client::EventServiceClient<Channel> {
     pb::event_service_client::EventServiceClient::new(channel).max_encoding_message_size(4 << 20)
+}
+
+/// Whether the same again may go better: the server says so, or it said nothing because the connection broke, which tonic
+/// calls `Unknown` or `Cancelled`. Whatever was recorded before that makes the repetition a duplicate.
+fn passes(status: &tonic::Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 fn unavailable(status: &tonic::Status) -> Error {

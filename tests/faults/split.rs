@@ -33,7 +33,7 @@ async fn the_webhook_tries_for_eight_seconds_before_it_gives_up() {
 async fn a_server_that_comes_back_in_time_is_not_noticed() {
     let mut stack = Stack::plan(Shape::Split).without_mail().start().await;
     let mut sessions = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..8 {
         stack.kill_back().await;
         let bought = stack.world.buy(order(), stack.now());
         let outside = stack.outside();
