@@ -15,7 +15,16 @@ use crate::until;
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let output = std::process::Command::new(env!("CARGO"))
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        // What cargo tells a test about its own package makes ring's build script run again, and most of the program
+        // would be compiled anew at each change between this build and one by hand.
+        for (name, _) in std::env::vars_os() {
+            let ours = |name: &str| name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_");
+            if name.to_str().is_some_and(ours) {
+                cargo.env_remove(name);
+            }
+        }
+        let output = cargo
             .args([
                 "build",
                 "--quiet",
@@ -136,6 +145,7 @@ pub async fn run(arguments: &[&str], environment: &[(&str, &str)], folder: &Path
         .envs(environment.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(crate::wait::PATIENCE, output)
         .await
