@@ -87,9 +87,10 @@ impl Browser {
         .await
     }
 
-    /// What an expression is, in the page.
+    /// What an expression is, in the page, which may replace itself meanwhile.
     pub async fn value(&self, expression: &str) -> Value {
-        self.window.execute(&format!("return {expression}"), Vec::new()).await.expect("a value")
+        let script = format!("return {expression}");
+        until(expression, async || self.window.execute(&script, Vec::new()).await.ok()).await
     }
 
     /// Fails if the page is wider than the window.
