@@ -23,16 +23,16 @@ use super::failure::Failure;
 use super::schema;
 use crate::store::Error;
 
-/// Pages by which the log grows between two passes: 4 MiB.
-const STEP: i32 = 1024;
-/// Pages from which the writer copies the last ones: 16 MiB.
-const SOFT: i32 = 4 * 1024;
+/// Pages by which the log grows between two passes: 16 MiB. A page that was written often meanwhile is copied once.
+const STEP: i32 = 4 * 1024;
+/// Pages from which the writer copies the last ones: 64 MiB. All events that wait then wait for the file too, so seldom.
+const SOFT: i32 = 16 * 1024;
 /// Pages that the writer copies without thinking twice: 2 MiB. If a pass has left more, another one goes first.
 const REST: i32 = 512;
-/// Pages from which the writer waits for readers: 64 MiB.
-const HARD: i32 = 16 * 1024;
+/// Pages from which the writer waits for readers: 256 MiB.
+const HARD: i32 = 64 * 1024;
 /// Bytes of the log's file that are kept when it starts over.
-pub(super) const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
+pub(super) const LOG_BYTES_KEPT: i64 = 96 * 1024 * 1024;
 /// When the log is copied however little it has grown.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// How long the writer waits for readers.
