@@ -239,7 +239,7 @@ pub struct Back {
         help_heading = "AuthForge"
     )]
     pub authforge_activate_action: String,
-    /// The app of subscriptions that name none; this version records subscriptions and does not fulfil them yet
+    /// The app of subscriptions whose metadata names none, as in AuthForge's guide
     #[arg(long, env = "GRANTSMITH_AUTHFORGE_APP", value_name = "ID", value_parser = app_id, help_heading = "AuthForge")]
     pub authforge_app: Option<AppId>,
     /// Revocations by rule an hour, such as 100/h; beyond it they wait for a person

@@ -9,7 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::{Clock, KeptState};
 use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
-use grantsmith_core::{AppId, GrantId, LicenseKey, Reason};
+use grantsmith_core::{AppId, DesiredState, GrantId, LicenseKey, Reason};
 use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tokio::sync::Notify;
@@ -170,6 +170,11 @@ impl Fulfillment {
         let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else {
             return Ok(Page::NotFound);
         };
+        let purchase = match StripeId::parse(session) {
+            // A session that sold a subscription belongs to the subscription's grant.
+            Ok(id) => self.store.linked(&id).await?.unwrap_or(purchase),
+            Err(_) => purchase,
+        };
         match self.store.grant(&GrantId::of(&purchase)).await? {
             Some(row) => Ok(self.page_of(&row)),
             None => self.unknown(session).await,
@@ -203,13 +208,15 @@ impl Fulfillment {
             })
         };
         let licenses: Vec<PageLicense> = row.licenses.iter().filter_map(live).collect();
-        let kept = row.licenses.iter().filter(|license| license.kept.is_some()).count();
+        let missing = |license: &&crate::store::GrantLicense| {
+            license.kept.is_none() && license.desired.state == DesiredState::Active
+        };
         let over = |license: &crate::store::GrantLicense| {
             license.kept.is_none() && license.reason == Reason::Expired
         };
         if row.licenses.iter().all(over) {
             Page::Ended
-        } else if kept < row.licenses.len() {
+        } else if row.licenses.iter().any(|license| missing(&license)) {
             Page::Pending
         } else if licenses.is_empty() {
             Page::Ended
@@ -258,6 +265,8 @@ fn object_of(event: &Event) -> Option<Object> {
     let id = StripeId::parse(event.object_id.as_deref()?).ok()?;
     let kind = match id.prefix() {
         "cs" => ObjectKind::Session,
+        "sub" => ObjectKind::Subscription,
+        "in" => ObjectKind::Invoice,
         "pi" => ObjectKind::PaymentIntent,
         "ch" | "py" => ObjectKind::Charge,
         _ => return None,

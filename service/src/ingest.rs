@@ -4,11 +4,11 @@ use bytes::Bytes;
 use grantsmith_core::entitle::Facts;
 use grantsmith_core::grant::{Hand, Standing};
 use grantsmith_core::purchase::{PurchaseId, StripeId};
-use grantsmith_core::terms::{LicenseTerms, Problem};
-use grantsmith_core::{Reason, entitle, terms};
+use grantsmith_core::terms::{self, Problem, Sources, Terms};
+use grantsmith_core::{Reason, entitle};
 use jiff::Timestamp;
 
-use grantsmith_core::purchase::SessionSnapshot;
+use grantsmith_core::purchase::{SessionMode, SessionSnapshot};
 
 use crate::store::{EventState, NewEvent, Object, ObjectKind};
 use crate::stripe::event::{Error, Event, PaymentEvent, Rendering, Signal};
@@ -132,6 +132,8 @@ fn verdict(
     }
     let kind = match event.signal() {
         Signal::Session(_) => ObjectKind::Session,
+        Signal::Subscription => ObjectKind::Subscription,
+        Signal::Invoice => ObjectKind::Invoice,
         Signal::Payment(
             PaymentEvent::IntentSucceeded | PaymentEvent::IntentCanceled | PaymentEvent::IntentPaymentFailed,
         ) => ObjectKind::PaymentIntent,
@@ -153,14 +155,27 @@ fn verdict(
             "thin events say too little without a Stripe API key; choose snapshot payloads for this endpoint";
         return Verdict { state: EventState::Parked, ..Verdict::ignored(Reason::NeedsStripeKey, fix) };
     }
-    if rules.events_only && kind != ObjectKind::Session {
+    let told = matches!(kind, ObjectKind::Session | ObjectKind::Subscription | ObjectKind::Invoice);
+    if rules.events_only && !told {
         return Verdict::ignored(
             Reason::UnknownType,
-            "without a Stripe API key only Checkout sessions are looked at",
+            "without a Stripe API key only Checkout sessions, subscriptions and invoices are looked at",
         );
     }
     let answer = if kind == ObjectKind::Session { advice(event, body, &id, now) } else { Answer::RECORDED };
-    Verdict { state: EventState::Pending, signal: Some(Object { kind, id }), answer }
+    let signal = match kind {
+        // What an invoice says is said of its subscription, and the body names that.
+        ObjectKind::Invoice => subscription_named(body).unwrap_or(Object { kind, id }),
+        _ => Object { kind, id },
+    };
+    Verdict { state: EventState::Pending, signal: Some(signal), answer }
+}
+
+/// The subscription that the invoice inside a body is for.
+fn subscription_named(body: &[u8]) -> Option<Object> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let id = shape::subscription_of_invoice(body.get("data")?.get("object")?)?;
+    Some(Object { kind: ObjectKind::Subscription, id })
 }
 
 /// What the event's own body lets expect. The decision is taken later, from the object; this is for the seller's eyes.
@@ -170,8 +185,10 @@ fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answ
     }
     let Ok(purchase) = PurchaseId::parse(id.as_str()) else { return Answer::RECORDED };
     let Some(session) = shape::session_of_body(body) else { return Answer::RECORDED };
-    let facts =
-        Facts { purchase: &purchase, session: Some(&session), paid_at: None, paying_event_at: event.created };
+    if session.mode == SessionMode::Subscription {
+        return Answer::RECORDED;
+    }
+    let facts = Facts { session: Some(&session), paying_event_at: event.created, ..Facts::of(&purchase) };
     match entitle(&facts, &terms_of(&session), &Hand::default(), now).standing {
         Standing::Parked(Reason::NotYetHandled, fix) => Answer::ignored(Reason::NotYetHandled, fix),
         Standing::Parked(reason, fix) => Answer { reason: Some(reason), fix: Some(fix), ..Answer::RECORDED },
@@ -184,12 +201,12 @@ fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answ
 }
 
 /// The terms that a session itself carries.
-pub fn terms_of(session: &SessionSnapshot) -> Result<LicenseTerms, Problem> {
-    terms::from_metadata(&session.metadata)?.ok_or_else(|| Problem {
-        reason: Reason::NotOurs,
-        fix: format!(
-            "the session's metadata names no license; if it sells one, set '{}' in it",
-            terms::APP_ID
-        ),
+fn terms_of(session: &SessionSnapshot) -> Result<Terms, Problem> {
+    terms::resolve(&Sources {
+        session: Some(&session.metadata),
+        subscription: None,
+        prices: &[],
+        catalog: &|_| None,
+        default_app: None,
     })
 }

@@ -15,6 +15,7 @@ pub mod backend;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod decide;
 pub mod demo;
 pub mod fulfillment;
 pub mod grpc;

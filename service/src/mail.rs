@@ -6,6 +6,7 @@ use grantsmith_core::GrantId;
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::Kept;
 use grantsmith_core::purchase::{Email, PurchaseId};
+use jiff::Timestamp;
 use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
@@ -15,6 +16,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::render::{Renderer, page_license};
+use crate::store::DeliveryKind;
 
 /// How long one conversation with the mail server may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,6 +58,10 @@ pub struct Letter {
     pub purchase: PurchaseId,
     /// Which sending.
     pub number: u32,
+    /// What it is for.
+    pub kind: DeliveryKind,
+    /// When the licenses end, in a warning.
+    pub until: Option<Timestamp>,
     /// The live licenses, each with the slots it was sold with.
     pub licenses: Vec<(Kept, Slots)>,
 }
@@ -141,25 +147,32 @@ impl Mailer {
             letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
         let licenses = minijinja::Value::from(minijinja::value::Serde(licenses));
         let session = letter.purchase.as_str();
-        let page_url = self.public_url.join(&format!("success?session_id={session}")).ok();
+        let page_url = match letter.purchase {
+            PurchaseId::Session(_) => self.public_url.join(&format!("success?session_id={session}")).ok(),
+            PurchaseId::Subscription(_) => None,
+        };
         let context = context! {
             licenses,
             seller => self.seller.clone(),
             order => session,
             page_url => page_url.map(String::from),
             support => self.reply_to.as_ref().map(|mailbox| mailbox.email.to_string()),
-            resend => letter.number > 1,
+            resend => letter.kind == DeliveryKind::KeysAgain,
+            until => letter.until.map(|until| until.strftime("%-d %B %Y").to_string()),
         };
-        let render = |name: &str| {
+        let template = match letter.kind {
+            DeliveryKind::Keys | DeliveryKind::KeysAgain => "license",
+            DeliveryKind::PaymentFailed => "payment_failed",
+        };
+        let render = |part: &str| {
+            let name = format!("email/{template}.{part}");
             self.renderer
-                .render(name, &context)
+                .render(&name, &context)
                 .map_err(|error| Outcome::Later(format!("the template {name} cannot be used: {error}")))
         };
-        let subject: String = render("email/license.subject.txt")?
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let (text, html) = (render("email/license.txt")?, render("email/license.html")?);
+        let subject: String =
+            render("subject.txt")?.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let (text, html) = (render("txt")?, render("html")?);
         let id = format!("<{}.{}@{}>", letter.grant, letter.number, self.from.email.domain());
         let mut builder =
             Message::builder().from(self.from.clone()).to(to).subject(subject.trim()).message_id(Some(id));

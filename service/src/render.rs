@@ -30,6 +30,9 @@ built_in! {
     "email/license.html",
     "email/license.txt",
     "email/license.subject.txt",
+    "email/payment_failed.html",
+    "email/payment_failed.txt",
+    "email/payment_failed.subject.txt",
 }
 
 /// Why templates cannot be used.

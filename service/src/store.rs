@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use grantsmith_core::grant::{Hand, LicenseName};
+use grantsmith_core::grant::{Declared, Dunning, Hand, LicenseName};
 use grantsmith_core::license::LicenseKey;
 use grantsmith_core::port::{AttemptLog, Clock, Kept};
-use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
-use grantsmith_core::terms::LicenseTerms;
+use grantsmith_core::purchase::{Email, InvoiceFact, PurchaseId, StripeId};
+use grantsmith_core::terms::Terms;
 use grantsmith_core::{AppId, Desired, GrantId, Reason};
 use jiff::Timestamp;
 
@@ -59,6 +59,10 @@ pub enum Error {
 pub enum ObjectKind {
     /// `checkout.session`
     Session,
+    /// `subscription`
+    Subscription,
+    /// `invoice`
+    Invoice,
     /// `payment_intent`
     PaymentIntent,
     /// `charge`
@@ -106,8 +110,8 @@ pub struct NewEvent {
     pub api_version: Option<String>,
     /// The id of what it tells of, whatever that is.
     pub object_id: Option<String>,
-    /// The object to look at because of it. A session is marked dirty; anything else marks the session that it is linked
-    /// to, or waits as an orphan until a link comes.
+    /// The object to look at because of it. A session, subscription or invoice is marked dirty; anything else marks the
+    /// purchase that it is linked to, or waits as an orphan until a link comes.
     pub signal: Option<Object>,
     /// [`EventState::Pending`] or [`EventState::Ignored`].
     pub state: EventState,
@@ -200,13 +204,20 @@ pub struct Snapshot {
 pub struct PurchaseRecord {
     /// The session's snapshot.
     pub session: Option<Snapshot>,
+    /// The subscription's snapshot.
+    pub subscription: Option<Snapshot>,
+    /// What is known of its invoices.
+    pub invoices: Vec<InvoiceFact>,
+    /// The licenses declared so far, in the order of their units.
+    pub declared: Vec<Declared>,
     /// The terms fixed at the first decision.
-    pub terms: Option<LicenseTerms>,
+    pub terms: Option<Terms>,
     /// The payment's time, stored at the first decision.
     pub paid_at: Option<Timestamp>,
     /// A person's decision.
     pub hand: Hand,
-    /// Events about its objects that no decision has taken in yet, oldest first, with bodies.
+    /// Events about its objects that no decision has taken in yet, oldest first, with bodies; and those of the second that
+    /// the subscription's snapshot was told in, which no clock puts in order.
     pub events: Vec<Event>,
 }
 
@@ -236,8 +247,16 @@ pub struct Decision {
     pub livemode: bool,
     /// The look that it is based on.
     pub ticket: Ticket,
-    /// The snapshot that it is based on.
+    /// The object that was looked at.
+    pub looked_at: Object,
+    /// The snapshot that it is based on: of the purchase's own object.
     pub snapshot: Snapshot,
+    /// Snapshots of other objects that belong to it, such as a subscription's session.
+    pub others: Vec<Snapshot>,
+    /// What is known of its invoices; the ledger only grows.
+    pub invoices: Vec<InvoiceFact>,
+    /// A payment is failing: the buyer is warned now, after a week, and two days before the end.
+    pub dunning: Option<Dunning>,
     /// Ids of Stripe objects that belong to the purchase.
     pub links: Vec<StripeId>,
     /// Where the grant stands: [`GrantState::Issuing`] when licenses are declared; the store keeps `Ready` if nothing that
@@ -248,7 +267,7 @@ pub struct Decision {
     /// What the seller can do about it.
     pub detail: Option<String>,
     /// Fixed now, unless fixed before.
-    pub terms: Option<LicenseTerms>,
+    pub terms: Option<Terms>,
     /// Fixed now, unless fixed before.
     pub paid_at: Option<Timestamp>,
     /// The buyer's address.
@@ -262,6 +281,21 @@ pub struct Decision {
     /// Who or what caused the decision, for the journal: `event evt_…`, `look`, `replay`.
     pub cause: String,
     /// The time of the decision.
+    pub at: Timestamp,
+}
+
+/// An object that turned out to belong to the purchase of another one.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// The object.
+    pub object: Object,
+    /// What it looks like; none if that does not matter.
+    pub snapshot: Option<Snapshot>,
+    /// The purchase.
+    pub purchase: PurchaseId,
+    /// The look that found it.
+    pub ticket: Ticket,
+    /// The time.
     pub at: Timestamp,
 }
 
@@ -326,7 +360,7 @@ pub struct Progress {
     pub due: Option<Timestamp>,
     /// Failed rounds in a row.
     pub tries: u32,
-    /// Begin the first delivery if none was begun before: every license is live and was made by us.
+    /// Begin a delivery if a license that was made by us is in none yet: all that should be live are.
     pub deliver: bool,
     /// The time.
     pub at: Timestamp,
@@ -345,13 +379,28 @@ pub enum DeliveryState {
     Dropped,
 }
 
-/// One sending of a grant's keys.
+/// What a mail is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryKind {
+    /// It brings keys.
+    Keys,
+    /// It brings keys once more, because somebody asked for it.
+    KeysAgain,
+    /// It warns that a payment has failed.
+    PaymentFailed,
+}
+
+/// One mail about a grant.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The grant.
     pub grant: GrantId,
+    /// What it is for.
+    pub kind: DeliveryKind,
     /// 1 for the first; a retry keeps it, a resend has the next. The Message-ID derives from it.
     pub number: u32,
+    /// When the license ends that a warning is about.
+    pub until: Option<Timestamp>,
     /// Whether it went out.
     pub state: DeliveryState,
     /// Why not.
@@ -520,6 +569,10 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     ///
     /// Orphans that the links join mark the purchase's session dirty.
     async fn decide(&self, decision: Decision) -> Result<bool, Error>;
+
+    /// Joins an object to a purchase that it is not the name of, with its snapshot, takes its dirty mark away unless it is
+    /// newer than the ticket, and marks the purchase's own object. Its events wait for that one's look.
+    async fn attach(&self, attachment: Attachment) -> Result<(), Error>;
 
     /// The earliest time at which something is due: a dirty object, a grant or a delivery.
     async fn next_due(&self) -> Result<Option<Timestamp>, Error>;

@@ -6,6 +6,7 @@
 mod deliver;
 mod issue;
 mod look;
+mod sight;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::decide::Offer;
 use crate::mail::Mailer;
 use crate::store::Store;
 use crate::stripe::client::Client as Stripe;
@@ -52,6 +54,7 @@ pub struct Worker {
     executor: Executor,
     stripe: Option<Stripe>,
     mailer: Option<Mailer>,
+    offer: Offer,
     keep_bodies: Duration,
     wake: Arc<Notify>,
     passes: DefaultDirectRateLimiter,
@@ -72,6 +75,8 @@ pub struct Parts {
     pub stripe: Option<Stripe>,
     /// The mail server; without it, deliveries are parked.
     pub mailer: Option<Mailer>,
+    /// What is sold where a purchase does not say.
+    pub offer: Offer,
     /// How long the raw bodies of events are kept.
     pub keep_bodies: Duration,
     /// Wakes the worker; notified by whoever writes something due.
@@ -125,7 +130,7 @@ impl<K: Eq + Hash> Drop for Place<K> {
 impl Worker {
     /// A worker that has not begun.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, clock, executor, stripe, mailer, keep_bodies, wake } = parts;
+        let Parts { store, clock, executor, stripe, mailer, offer, keep_bodies, wake } = parts;
         let looks = if stripe.is_some() { LOOKS } else { BELIEFS };
         Arc::new(Self {
             store,
@@ -133,6 +138,7 @@ impl Worker {
             executor,
             stripe,
             mailer,
+            offer,
             keep_bodies,
             wake,
             passes: RateLimiter::direct(Quota::per_second(PASSES_A_SECOND).allow_burst(PASSES_AT_ONCE)),

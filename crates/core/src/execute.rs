@@ -8,12 +8,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::grant::{Grant, GrantId, LicenseName};
 use crate::license::{AppId, LicenseKey};
 use crate::plan::{Observed, Plan, Policy, Revocation, Step, plan};
 use crate::port::{
     ApiError, Attempt, AttemptId, AttemptLog, Change, Class, Clock, CreateLicense, Kept, KeptState,
-    LicenseApi, Listing, LogError, Moment, Outcome, Priority, Record,
+    LicenseApi, Listing, LogError, Moment, Outcome, Priority, Record, Refusal,
 };
 use crate::reason::Reason;
 
@@ -225,13 +227,26 @@ impl Round<'_> {
             Step::Revoke(key, Revocation::Declared(cause)) => self.revoke(key, *cause).await,
             Step::Reinstate(key) => {
                 self.note(key, KeptState::Reinstating).await?;
-                api.reinstate(key, self.priority).await?;
-                self.note(key, KeptState::Live).await
+                match api.reinstate(key, self.priority).await {
+                    Err(error) if error.class == Class::Rejected => {
+                        self.refused(key, Refusal::Reinstate).await
+                    }
+                    done => {
+                        done?;
+                        self.note(key, KeptState::Live).await
+                    }
+                }
             }
-            Step::Extend(key, expires_at) => {
-                api.extend(key, *expires_at, self.priority).await?;
-                Ok(log.note(self.id, &key.fingerprint(), &Change::Expiry(*expires_at)).await?)
-            }
+            Step::Extend(key, expires_at) => match api.extend(key, *expires_at, self.priority).await {
+                Err(error) if error.class == Class::Rejected && self.shortens(key, *expires_at) => {
+                    let to = expires_at.unwrap_or(Timestamp::MAX);
+                    self.refused(key, Refusal::Shorten(to)).await
+                }
+                done => {
+                    done?;
+                    Ok(log.note(self.id, &key.fingerprint(), &Change::Expiry(*expires_at)).await?)
+                }
+            },
             Step::NoteDuplicated(key, duplicated) => {
                 Ok(log.note(self.id, &key.fingerprint(), &Change::Duplicated(*duplicated)).await?)
             }
@@ -281,6 +296,7 @@ impl Round<'_> {
                     attempt: Some(attempt.id.clone()),
                     state: KeptState::Live,
                     duplicated: false,
+                    refused: None,
                 };
                 log.keep(self.id, &kept).await?;
                 Ok(log.settle(self.id, &attempt.id, &Outcome::Answered { at }).await?)
@@ -311,6 +327,19 @@ impl Round<'_> {
         };
         self.executor.api.revoke(key, self.priority).await?;
         self.note(key, KeptState::Revoked { at, cause }).await
+    }
+
+    /// Whether an expiry is earlier than the one on record.
+    fn shortens(&self, key: &LicenseKey, expires_at: Option<Timestamp>) -> bool {
+        let kept = self.record.licenses.iter().find(|kept| kept.key == *key);
+        kept.is_some_and(|kept| {
+            expires_at.is_some_and(|wanted| kept.expires_at.is_none_or(|known| wanted < known))
+        })
+    }
+
+    async fn refused(&self, key: &LicenseKey, refusal: Refusal) -> Result<(), Halt> {
+        let change = Change::Refused(Some(refusal));
+        Ok(self.executor.log.note(self.id, &key.fingerprint(), &change).await?)
     }
 
     async fn note(&self, key: &LicenseKey, state: KeptState) -> Result<(), Halt> {

@@ -75,6 +75,11 @@ impl LicenseName {
         self.0 == Self::MAIN
     }
 
+    /// Which unit the name was given to; none for a name that a person gave.
+    pub fn ordinal(&self) -> Option<u32> {
+        if self.is_main() { Some(1) } else { self.0.parse().ok().filter(|ordinal| *ordinal > 1) }
+    }
+
     /// The name's text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -98,8 +103,32 @@ pub struct Grant {
     pub standing: Standing,
     /// The licenses that should exist, none unless the standing is [`Standing::Entitled`].
     pub licenses: Vec<Desired>,
+    /// A payment is failing, and the buyer should know.
+    pub dunning: Option<Dunning>,
     /// When to look at Stripe again without being told.
     pub look_again: Option<Timestamp>,
+}
+
+/// A payment that fails while its license stays for a time of grace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dunning {
+    /// The invoice, `in_…`.
+    pub invoice: String,
+    /// When its payment failed first.
+    pub since: Timestamp,
+    /// When the license ends if it is not paid.
+    pub ends_at: Timestamp,
+}
+
+/// A license that was declared before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// Its name.
+    pub name: LicenseName,
+    /// The app that the name belongs to.
+    pub app_id: AppId,
+    /// Its device slots.
+    pub slots: Slots,
 }
 
 /// Where a purchase stands.

@@ -92,7 +92,8 @@ impl fmt::Display for Fingerprint {
 }
 
 /// How many devices a license may be bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Slots {
     /// Up to this many HWID slots, 1 to 16 (AuthForge, licenses).
     Limited(u8),

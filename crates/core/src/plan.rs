@@ -20,7 +20,7 @@ use crate::grant::{Cause, Desired, DesiredState, Expiry, Grant, LicenseName};
 use crate::label::Label;
 use crate::license::{AppId, Fingerprint, License, LicenseKey, LicenseStatus};
 use crate::port::{
-    Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Moment, Now, Outcome, Record,
+    Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Moment, Now, Outcome, Record, Refusal,
 };
 use crate::reason::Reason;
 
@@ -237,6 +237,10 @@ impl<'a> Planner<'a> {
         }
         self.watch(unit);
         if unit.desired.state != DesiredState::Active {
+            // We made none, but somebody else's code may have, before us.
+            if unit.attempts.is_empty() && !self.fresh() && unit.listing.is_none() {
+                self.look(unit, self.now.moment);
+            }
             return unit.desired.reason;
         }
         if unit.desired.expires_at.is_some_and(|end| end <= self.now.wall) {
@@ -296,6 +300,10 @@ impl<'a> Planner<'a> {
         match (unit.desired.state, kept.state) {
             (DesiredState::Active, KeptState::Live) => self.expiry(unit, kept),
             (DesiredState::Active, KeptState::RevokedElsewhere) if !by_hand => Reason::RevokedElsewhere,
+            (DesiredState::Active, _) if kept.refused == Some(Refusal::Reinstate) => Reason::ReinstateRefused,
+            (DesiredState::Active, KeptState::Revoked { .. }) if self.is_cut_short(unit, kept) => {
+                Reason::Expired
+            }
             (DesiredState::Active, _) => {
                 self.plan.steps.push(Step::Reinstate(kept.key.clone()));
                 Reason::Issuing
@@ -328,10 +336,33 @@ impl<'a> Planner<'a> {
         // The buyer was told the expiry of the license that was made for them, by whomever.
         let own = unit.desired.expiry == Expiry::Sold;
         if !own && !same_time(wanted, kept.expires_at) {
-            self.plan.steps.push(Step::Extend(kept.key.clone(), wanted));
+            match kept.refused {
+                Some(Refusal::Shorten(to)) if same_time(Some(to), wanted) => {
+                    return self.cut_short(unit, kept, to);
+                }
+                _ => self.plan.steps.push(Step::Extend(kept.key.clone(), wanted)),
+            }
         }
         let end = if own { kept.expires_at } else { wanted };
         if end.is_some_and(|end| end <= self.now.wall) { Reason::Expired } else { unit.desired.reason }
+    }
+
+    /// AuthForge would not bring the expiry forward: the license is revoked when its time has come.
+    fn cut_short(&mut self, unit: &Unit<'_>, kept: &Kept, end: Timestamp) -> Reason {
+        if self.is_cut_short(unit, kept) {
+            return match self.revoke(unit, kept) {
+                Reason::RevocationHeld => Reason::RevocationHeld,
+                _ => Reason::Expired,
+            };
+        }
+        self.wait(end.duration_since(self.now.wall).unsigned_abs());
+        Reason::ShortenRefused
+    }
+
+    /// Whether a license has outlived an end that AuthForge would not set.
+    fn is_cut_short(&self, unit: &Unit<'_>, kept: &Kept) -> bool {
+        matches!(kept.refused, Some(Refusal::Shorten(to))
+            if same_time(Some(to), unit.desired.expires_at) && to <= self.now.wall)
     }
 
     /// Revokes what our own attempts made besides the kept license; says whether there is more that we did not make.
@@ -446,6 +477,7 @@ impl<'a> Unit<'a> {
             attempt,
             state,
             duplicated: false,
+            refused: None,
         }
     }
 

@@ -256,6 +256,37 @@ pub struct Kept {
     pub state: KeptState,
     /// The last complete listing had a live license beside it that we did not make.
     pub duplicated: bool,
+    /// What AuthForge would not do with it.
+    pub refused: Option<Refusal>,
+}
+
+impl Kept {
+    /// Takes a change in, as every record does.
+    pub fn apply(&mut self, change: &Change) {
+        match *change {
+            Change::State(state) => {
+                self.state = state;
+                if state == KeptState::Live {
+                    self.refused = self.refused.filter(|refused| *refused != Refusal::Reinstate);
+                }
+            }
+            Change::Expiry(expires_at) => {
+                self.expires_at = expires_at;
+                self.refused = self.refused.filter(|refused| *refused == Refusal::Reinstate);
+            }
+            Change::Duplicated(duplicated) => self.duplicated = duplicated,
+            Change::Refused(refused) => self.refused = refused,
+        }
+    }
+}
+
+/// A change that AuthForge refused for good, so that it is not asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// To re-activate the license. Forgotten when it lives again.
+    Reinstate,
+    /// To bring its expiry forward to this time. Forgotten when its expiry is set.
+    Shorten(Timestamp),
 }
 
 /// What we have done to a kept license. The first step of each change is written before the call, so that after a crash
@@ -317,6 +348,8 @@ pub enum Change {
     Expiry(Option<Timestamp>),
     /// Whether a live license beside it was listed that we did not make.
     Duplicated(bool),
+    /// What AuthForge would not do with it; none forgets.
+    Refused(Option<Refusal>),
 }
 
 /// Where attempts and keys are kept: SQL rows, or the status and Secret of a custom resource.

@@ -127,6 +127,8 @@ pub struct SessionSnapshot {
     pub id: StripeId,
     /// What the session sells.
     pub mode: SessionMode,
+    /// The subscription that came of it.
+    pub subscription: Option<StripeId>,
     /// Whether the buyer has gone through it.
     pub status: SessionStatus,
     /// Whether money has come.
@@ -258,11 +260,24 @@ pub enum PaymentIntentStatus {
     Other,
 }
 
-/// One line of what was bought (Stripe, session line items).
+/// A price, by all that a catalog may name it by (Stripe, prices/object).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// `price_…`
+    pub id: String,
+    /// The seller's own name for it, which may move to another price later.
+    pub lookup_key: Option<String>,
+    /// `prod_…`
+    pub product: Option<String>,
+    /// Whether it is charged again and again.
+    pub recurring: bool,
+}
+
+/// One line of what was bought (Stripe, session line items, subscription items).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineItem {
-    /// The price, `price_…`.
-    pub price: Option<String>,
+    /// The price.
+    pub price: Option<Price>,
     /// As the buyer left it, after adjustable quantities.
     pub quantity: u64,
     /// `price.transform_quantity`: several make one unit.
@@ -293,6 +308,13 @@ impl LineItem {
         }
     }
 }
+
+mod subscription;
+
+pub use subscription::{
+    Cancellation, InvoiceFact, InvoiceStatus, SubscriptionItem, SubscriptionSnapshot, SubscriptionStatus,
+    ToldSubscription,
+};
 
 #[cfg(test)]
 mod tests {

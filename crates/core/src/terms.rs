@@ -6,10 +6,43 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::license::{AppId, Slots};
+use crate::purchase::Price;
 use crate::reason::Reason;
 
-/// The terms of every license of a purchase, fixed before the first create.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a purchase sells, by price: resolved once, before the first create, and stored.
+///
+/// What the catalog says later is for later purchases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The terms of each price that sells licenses. One without a price holds for every line.
+    pub lines: Vec<LineTerms>,
+}
+
+/// The terms of the lines of one price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineTerms {
+    /// `price_…`; none holds for every line.
+    pub price: Option<String>,
+    /// What a unit of it is.
+    pub terms: LicenseTerms,
+}
+
+impl Terms {
+    /// The same terms for every line, as metadata gives them.
+    pub fn for_all(terms: LicenseTerms) -> Self {
+        Self { lines: vec![LineTerms { price: None, terms }] }
+    }
+
+    /// The terms of a line of this price; none if the line sells no license.
+    pub fn of(&self, price: Option<&str>) -> Option<&LicenseTerms> {
+        let named = |line: &&LineTerms| line.price.is_some() && line.price.as_deref() == price;
+        let general = |line: &&LineTerms| line.price.is_none();
+        self.lines.iter().find(named).or_else(|| self.lines.iter().find(general)).map(|line| &line.terms)
+    }
+}
+
+/// What one unit is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseTerms {
     /// The app of the license.
     pub app_id: AppId,
@@ -17,6 +50,87 @@ pub struct LicenseTerms {
     pub duration: Duration,
     /// On how many devices.
     pub slots: Slots,
+    /// What becomes of it when Stripe's facts change.
+    #[serde(default)]
+    pub rules: Rules,
+}
+
+/// What becomes of a license when Stripe's facts change. The defaults are what the guide's own code does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rules {
+    /// Which time of a subscription the expiry follows.
+    pub follow: Follow,
+    /// Added to that time, in seconds: Stripe collects a renewal about an hour after the period's end.
+    pub buffer: u32,
+    /// What a failed payment does.
+    pub on_payment_failure: OnPaymentFailure,
+    /// What the end of a subscription does.
+    pub on_cancel: OnCancel,
+}
+
+/// Which time of a subscription a license's expiry follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Follow {
+    /// The end of the current period, which Stripe moves before the renewal is paid.
+    #[default]
+    Period,
+    /// The end of the last period that was paid for.
+    PaidThrough,
+}
+
+/// What a failed payment does to a license.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OnPaymentFailure {
+    /// What is done.
+    pub action: FailureAction,
+    /// For how many seconds from the first failure the license stays; none is until Stripe gives up, [`LONGEST_GRACE`] at
+    /// most.
+    pub grace: Option<u32>,
+}
+
+/// What is done about a failed payment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureAction {
+    /// Nothing, until Stripe gives up.
+    Ignore,
+    /// The buyer is told, and keeps the license for the time of grace.
+    #[default]
+    Warn,
+    /// The license ends at once.
+    Revoke,
+}
+
+/// What the end of a subscription does to a license.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCancel {
+    /// It ends at once, as in the guide.
+    #[default]
+    Immediately,
+    /// It lasts to the end of the period that was paid for, unless the end came for want of payment.
+    AtPeriodEnd,
+}
+
+/// The longest that a license outlives an unpaid invoice.
+pub const LONGEST_GRACE: SignedDuration = SignedDuration::from_hours(21 * 24);
+
+impl OnPaymentFailure {
+    /// Until when a license stays whose payment failed first at `since`; none where failures are ignored.
+    pub fn grace_end(self, since: Timestamp) -> Option<Timestamp> {
+        let grace = match (self.action, self.grace) {
+            (FailureAction::Ignore, _) => return None,
+            (FailureAction::Revoke, _) => SignedDuration::ZERO,
+            (FailureAction::Warn, None) => LONGEST_GRACE,
+            (FailureAction::Warn, Some(seconds)) => {
+                SignedDuration::from_secs(i64::from(seconds)).min(LONGEST_GRACE)
+            }
+        };
+        Some(since.checked_add(grace).unwrap_or(Timestamp::MAX))
+    }
 }
 
 /// How long a license lasts, counted from the payment.
@@ -27,20 +141,22 @@ pub enum Duration {
     Days(u32),
     /// For ever.
     Lifetime,
+    /// As long as the subscription that it is part of.
+    Subscription,
 }
 
 impl Duration {
     /// The most days that are taken for meant: a hundred years.
     pub const MOST_DAYS: u32 = 36_500;
 
-    /// When a license that was paid at `paid_at` ends.
+    /// When a license that was paid at `paid_at` ends; none for a subscription too, whose end nobody knows yet.
     pub fn end(self, paid_at: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Days(days) => paid_at
                 .checked_add(SignedDuration::from_hours(i64::from(days) * 24))
                 .ok()
                 .or(Some(Timestamp::MAX)),
-            Self::Lifetime => None,
+            Self::Lifetime | Self::Subscription => None,
         }
     }
 }
@@ -92,7 +208,78 @@ pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<Licen
             bad(format!("metadata '{MAX_HWID_SLOTS}' must be a number from 1 to {}", Slots::MOST))
         })?,
     };
-    Ok(Some(LicenseTerms { app_id, duration, slots }))
+    Ok(Some(LicenseTerms { app_id, duration, slots, rules: Rules::default() }))
+}
+
+/// Where the terms of a purchase may come from.
+pub struct Sources<'a> {
+    /// The session's metadata, which outranks everything and holds for every line.
+    pub session: Option<&'a BTreeMap<String, String>>,
+    /// The subscription's metadata, where the purchase is one.
+    pub subscription: Option<&'a BTreeMap<String, String>>,
+    /// The prices of the lines, where they are known.
+    pub prices: &'a [&'a Price],
+    /// The seller's catalog.
+    pub catalog: &'a dyn Fn(&Price) -> Option<LicenseTerms>,
+    /// The app of subscriptions that name none (`--authforge-app`).
+    pub default_app: Option<&'a AppId>,
+}
+
+/// Resolves what a purchase sells: session metadata, then the subscription's, then the catalog, then the default app.
+///
+/// What metadata sells with a subscription lasts as long as the subscription, as in the guide.
+pub fn resolve(sources: &Sources<'_>) -> Result<Terms, Problem> {
+    let recurring = sources.subscription.is_some();
+    for metadata in [sources.session, sources.subscription].into_iter().flatten() {
+        if let Some(mut terms) = from_metadata(metadata)? {
+            if recurring {
+                terms.duration = Duration::Subscription;
+            }
+            return Ok(Terms::for_all(terms));
+        }
+    }
+    let mut lines: Vec<LineTerms> = Vec::new();
+    for price in sources.prices {
+        if lines.iter().all(|line| line.price.as_deref() != Some(price.id.as_str()))
+            && let Some(terms) = (sources.catalog)(price)
+        {
+            if terms.duration == Duration::Subscription && !recurring {
+                return Err(Problem {
+                    reason: Reason::TermsConflict,
+                    fix: format!(
+                        "the catalog's plan for '{}' lasts as long as a subscription, and the price was sold once; give the \
+                         plan a duration and replay the event",
+                        price.id
+                    ),
+                });
+            }
+            lines.push(LineTerms { price: Some(price.id.clone()), terms });
+        }
+    }
+    if !lines.is_empty() {
+        return Ok(Terms { lines });
+    }
+    match sources.default_app {
+        Some(app) if recurring => Ok(Terms::for_all(LicenseTerms {
+            app_id: app.clone(),
+            duration: Duration::Subscription,
+            slots: Slots::Limited(1),
+            rules: Rules::default(),
+        })),
+        _ => Err(Problem {
+            reason: Reason::NotOurs,
+            fix: format!(
+                "neither the purchase's metadata nor the catalog names a license; if it sells one, set '{APP_ID}' in its \
+                 metadata, or add its price to the catalog"
+            ),
+        }),
+    }
+}
+
+impl std::fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").field("prices", &self.prices).finish_non_exhaustive()
+    }
 }
 
 /// Reads `365`, `365d` or `lifetime`.
@@ -133,7 +320,12 @@ mod tests {
     #[test]
     fn the_guides_metadata_is_read_with_its_defaults() {
         let terms = |duration, slots| {
-            Ok(AppId::parse("app-1").map(|app_id| LicenseTerms { app_id, duration, slots }))
+            Ok(AppId::parse("app-1").map(|app_id| LicenseTerms {
+                app_id,
+                duration,
+                slots,
+                rules: Rules::default(),
+            }))
         };
         assert_eq!(read(&[(APP_ID, "app-1")]), terms(Duration::Lifetime, Slots::Limited(1)));
         assert_eq!(

@@ -19,7 +19,7 @@ use grantsmith_core::port::{Attempt, AttemptId, Kept, KeptState, Listing, Moment
 use grantsmith_core::purchase::{
     Email, Payment, PaymentStatus, SessionMode, SessionSnapshot, SessionStatus, StripeId, ToldSession,
 };
-use grantsmith_core::terms::{Duration as Lasts, LicenseTerms};
+use grantsmith_core::terms::{Duration as Lasts, LicenseTerms, Rules, Terms};
 use grantsmith_core::testing::{Fault, World, grant};
 use grantsmith_core::{Grant, GrantId, Label, PurchaseId, Reason, Slots, entitle};
 
@@ -157,7 +157,7 @@ prop_compose! {
         let attempts: Vec<Attempt> = [attempts.0, attempts.1].into_iter().flatten().collect();
         let licenses = kept.into_iter().map(|(n, state)| Kept {
             name: LicenseName::main(), generation: 1, key: LicenseKey::new(format!("KEY-{n}")), app_id: app(), slots: None,
-            created_at: at(10), expires_at: None, attempt: None, state, duplicated: false,
+            created_at: at(10), expires_at: None, attempt: None, state, duplicated: false, refused: None,
         }).collect();
         let listing = listed.map(|(complete, ago)| {
             Listing::new(earlier(ago), complete, rows.clone())
@@ -286,6 +286,7 @@ fn told(n: usize, kind: u8, second: i64) -> ToldSession {
     let session = SessionSnapshot {
         id: StripeId::parse("cs_test_order").expect("id"),
         mode: SessionMode::Payment,
+        subscription: None,
         status,
         payment_status,
         created: at(1_000),
@@ -301,14 +302,15 @@ fn told(n: usize, kind: u8, second: i64) -> ToldSession {
 
 fn decide(told: &ToldSession) -> Grant {
     let purchase = PurchaseId::parse("cs_test_order").expect("purchase");
-    let terms = LicenseTerms { app_id: app(), duration: Lasts::Days(30), slots: Slots::Limited(1) };
-    let facts = Facts {
-        purchase: &purchase,
-        session: Some(&told.session),
-        paid_at: None,
-        paying_event_at: Some(told.event_at),
+    let terms = LicenseTerms {
+        app_id: app(),
+        duration: Lasts::Days(30),
+        slots: Slots::Limited(1),
+        rules: Rules::default(),
     };
-    entitle(&facts, &Ok(terms), &Hand::default(), at(0))
+    let facts =
+        Facts { session: Some(&told.session), paying_event_at: Some(told.event_at), ..Facts::of(&purchase) };
+    entitle(&facts, &Ok(Terms::for_all(terms)), &Hand::default(), at(0))
 }
 
 fn fault() -> impl Strategy<Value = Option<Fault>> {

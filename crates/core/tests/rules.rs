@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use grantsmith_core::entitle::Facts;
 use grantsmith_core::grant::{DesiredState, Hand, Standing};
 use grantsmith_core::purchase::{
-    LineItem, Payment, PaymentIntentStatus, PaymentStatus, SessionMode, SessionSnapshot, SessionStatus,
-    StripeId, Transform,
+    LineItem, Payment, PaymentIntentStatus, PaymentStatus, Price, SessionMode, SessionSnapshot,
+    SessionStatus, StripeId, Transform,
 };
-use grantsmith_core::terms::{self, LicenseTerms, Problem};
+use grantsmith_core::terms::{self, Problem, Sources, Terms};
 use grantsmith_core::{Grant, PurchaseId, Reason, entitle};
 
 const SESSION_AT: i64 = 1_795_000_000;
@@ -28,6 +28,7 @@ fn session() -> SessionSnapshot {
     SessionSnapshot {
         id: StripeId::parse("cs_test_1").expect("id"),
         mode: SessionMode::Payment,
+        subscription: None,
         status: SessionStatus::Complete,
         payment_status: PaymentStatus::Paid,
         created: time(SESSION_AT),
@@ -49,23 +50,25 @@ fn intent(status: PaymentIntentStatus) -> Payment {
 }
 
 fn line(quantity: u64) -> LineItem {
-    LineItem { price: Some("price_1".to_owned()), quantity, transform: None }
+    let price = Price { id: "price_1".to_owned(), lookup_key: None, product: None, recurring: false };
+    LineItem { price: Some(price), quantity, transform: None }
 }
 
 fn decide(session: &SessionSnapshot) -> Grant {
     let purchase = PurchaseId::Session(session.id.clone());
-    let facts = Facts {
-        purchase: &purchase,
-        session: Some(session),
-        paid_at: None,
-        paying_event_at: Some(time(EVENT_AT)),
-    };
+    let facts =
+        Facts { session: Some(session), paying_event_at: Some(time(EVENT_AT)), ..Facts::of(&purchase) };
     entitle(&facts, &terms_of(session), &Hand::default(), time(EVENT_AT + 5))
 }
 
-fn terms_of(session: &SessionSnapshot) -> Result<LicenseTerms, Problem> {
-    let not_ours = || Problem { reason: Reason::NotOurs, fix: "no terms".to_owned() };
-    terms::from_metadata(&session.metadata)?.ok_or_else(not_ours)
+fn terms_of(session: &SessionSnapshot) -> Result<Terms, Problem> {
+    terms::resolve(&Sources {
+        session: Some(&session.metadata),
+        subscription: None,
+        prices: &[],
+        catalog: &|_| None,
+        default_app: None,
+    })
 }
 
 /// One row: what is different from a paid session, and what comes of it.
@@ -190,8 +193,7 @@ fn what_was_stored_at_the_first_decision_stays() {
     let session = session();
     let purchase = PurchaseId::Session(session.id.clone());
     let stored = time(SESSION_AT - 1_000);
-    let facts =
-        Facts { purchase: &purchase, session: Some(&session), paid_at: Some(stored), paying_event_at: None };
+    let facts = Facts { session: Some(&session), paid_at: Some(stored), ..Facts::of(&purchase) };
     let grant = entitle(&facts, &terms_of(&session), &Hand::default(), time(EVENT_AT));
     assert_eq!(grant.paid_at, Some(stored));
     assert_eq!(
@@ -204,7 +206,7 @@ fn what_was_stored_at_the_first_decision_stays() {
 fn a_hand_outranks_stripe() {
     let session = session();
     let purchase = PurchaseId::Session(session.id.clone());
-    let facts = Facts { purchase: &purchase, session: Some(&session), paid_at: None, paying_event_at: None };
+    let facts = Facts { session: Some(&session), ..Facts::of(&purchase) };
     let hand = Hand { state: Some(DesiredState::Revoked), expires_at: Some(None) };
     let grant = entitle(&facts, &terms_of(&session), &hand, time(EVENT_AT));
     let license = grant.licenses.first().expect("declared");

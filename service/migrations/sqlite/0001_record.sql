@@ -22,7 +22,7 @@ CREATE TABLE objects (
     object INTEGER PRIMARY KEY,
     -- Stripe's id, such as `cs_test_a1`.
     id TEXT NOT NULL UNIQUE,
-    -- `session`, `payment_intent`, `charge` or `other`.
+    -- `session`, `subscription`, `invoice`, `payment_intent`, `charge` or `other`.
     kind TEXT NOT NULL,
     -- The purchase that it belongs to; NULL for an orphan, and for a session that was not decided yet.
     purchase TEXT,
@@ -114,7 +114,7 @@ CREATE TABLE ledgers (
     ticket INTEGER NOT NULL,
     -- `plain` or `lz4`.
     encoding TEXT NOT NULL,
-    -- The object's JSON.
+    -- What counts of the object, as JSON.
     body BLOB NOT NULL,
     PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
@@ -167,12 +167,8 @@ CREATE INDEX grants_by_email ON grants (email_folded) WHERE email_folded IS NOT 
 CREATE TABLE terms (
     -- The grant.
     grant_id TEXT PRIMARY KEY REFERENCES grants (id),
-    -- AuthForge's app.
-    app_id TEXT NOT NULL,
-    -- How many days a license lasts; NULL is for ever.
-    days INTEGER,
-    -- Device slots, 1 to 16; 0 is no limit.
-    slots INTEGER NOT NULL,
+    -- What each price sells, as JSON: app, duration, slots and the rules for what comes later.
+    terms TEXT NOT NULL,
     -- When the terms were fixed.
     fixed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -252,6 +248,12 @@ CREATE TABLE licenses (
     state TEXT NOT NULL,
     -- 1 while the last complete listing had a live license beside it that we did not make.
     duplicated INTEGER NOT NULL DEFAULT 0,
+    -- What AuthForge would not do with it: `reinstate`, or `shorten` to `refused_end`.
+    refused TEXT,
+    -- The earlier expiry that was refused.
+    refused_end INTEGER,
+    -- The sending that brings it to its buyer; NULL while none was begun.
+    sending INTEGER,
     -- When its revocation was decided.
     revoked_at INTEGER,
     -- Who decided that: `rule` or `hand`.
@@ -289,12 +291,18 @@ CREATE TABLE attempts (
 
 CREATE INDEX attempts_open ON attempts (grant_id) WHERE outcome = 'open';
 
--- Sendings of a grant's keys.
+-- Mails to buyers: their keys, and warnings.
 CREATE TABLE deliveries (
     -- The grant.
     grant_id TEXT NOT NULL REFERENCES grants (id),
     -- 1 for the first; the Message-ID derives from it.
     number INTEGER NOT NULL,
+    -- `keys`, `keys_again` or `payment_failed`.
+    kind TEXT NOT NULL DEFAULT 'keys',
+    -- What a warning is about: the invoice and which of its warnings, so that each is sent once.
+    about TEXT,
+    -- When a license ends that the warning is about.
+    until INTEGER,
     -- `due`, `sent`, `parked` or `dropped`.
     state TEXT NOT NULL,
     -- Why not sent.

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use super::{Tasks, announce};
 use crate::clock::SystemClock;
 use crate::config::{Back, Wrong};
+use crate::decide::Offer;
 use crate::fulfillment::{self, Fulfillment};
 use crate::grpc::tokens::{self, Tokens};
 use crate::grpc::{Services, Tls};
@@ -151,6 +152,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         executor,
         stripe,
         mailer,
+        offer: Offer { default_app: settings.authforge_app.clone() },
         keep_bodies: settings.keep_bodies,
         wake,
     });

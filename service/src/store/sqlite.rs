@@ -42,8 +42,8 @@ use self::readers::Readers;
 use self::rows::Packed;
 use self::writer::Writer;
 use super::{
-    Attempted, Counts, Cursor, Decision, Delivery, Dirty, Error, Event, EventFilter, EventState, GrantFilter,
-    GrantRow, JournalEntry, NewEvent, Object, Progress, PurchaseRecord, Recorded, Store, Ticket,
+    Attachment, Attempted, Counts, Cursor, Decision, Delivery, Dirty, Error, Event, EventFilter, EventState,
+    GrantFilter, GrantRow, JournalEntry, NewEvent, Object, Progress, PurchaseRecord, Recorded, Store, Ticket,
 };
 
 /// The record in one SQLite file.
@@ -186,7 +186,13 @@ impl Store for Sqlite {
 
     async fn decide(&self, decision: Decision) -> Result<bool, Error> {
         let body = Packed::new(&decision.snapshot.body);
-        self.writer.write(move |db| purchases::decide(db, &decision, &body)).await
+        let others: Vec<Packed> = decision.others.iter().map(|other| Packed::new(&other.body)).collect();
+        self.writer.write(move |db| purchases::decide(db, &decision, &body, &others)).await
+    }
+
+    async fn attach(&self, attachment: Attachment) -> Result<(), Error> {
+        let body = attachment.snapshot.as_ref().map(|snapshot| Packed::new(&snapshot.body));
+        self.writer.write(move |db| purchases::attach(db, &attachment, body.as_ref())).await
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, Error> {

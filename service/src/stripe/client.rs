@@ -140,6 +140,50 @@ impl Client {
         sessions.ok_or_else(|| Error::odd("a session without an id"))
     }
 
+    /// The sessions that a subscription came of; one, or none where it was made without Checkout.
+    pub async fn sessions_of_subscription(&self, id: &StripeId) -> Result<Vec<StripeId>, Error> {
+        let query = [("subscription", id.as_str()), ("limit", "10")];
+        let answer = self.get("/v1/checkout/sessions", &query).await?;
+        let id_of = |session: &Value| StripeId::parse(session["id"].as_str()?).ok();
+        let sessions = list(&answer)?.iter().map(id_of).collect::<Option<_>>();
+        sessions.ok_or_else(|| Error::odd("a session without an id"))
+    }
+
+    /// Fetches a subscription with its newest invoice, its customer, and all of its items.
+    pub async fn subscription(&self, id: &StripeId) -> Result<Value, Error> {
+        let expand = [("expand[]", "latest_invoice"), ("expand[]", "customer")];
+        let mut subscription = self.get(&format!("/v1/subscriptions/{id}"), &expand).await?;
+        while subscription["items"]["has_more"] == Value::Bool(true) {
+            let items = list(&subscription["items"])?;
+            if items.len() > MOST_LINE_ITEMS {
+                return Err(Error::odd("a list of items without an end"));
+            }
+            let last = items.last().and_then(|item| item["id"].as_str()).map(str::to_owned);
+            let limit = PAGE.to_string();
+            let mut query = vec![("subscription", id.as_str()), ("limit", limit.as_str())];
+            query.extend(last.as_deref().map(|last| ("starting_after", last)));
+            let page = self.get("/v1/subscription_items", &query).await?;
+            merge(&mut subscription["items"], page)?;
+        }
+        Ok(subscription)
+    }
+
+    /// Fetches an invoice.
+    pub async fn invoice(&self, id: &StripeId) -> Result<Value, Error> {
+        self.get(&format!("/v1/invoices/{id}"), &[]).await
+    }
+
+    /// The newest paid invoices of a subscription.
+    pub async fn paid_invoices(&self, subscription: &StripeId) -> Result<Vec<Value>, Error> {
+        let query = [("subscription", subscription.as_str()), ("status", "paid"), ("limit", "10")];
+        let mut answer = self.get("/v1/invoices", &query).await?;
+        list(&answer)?;
+        match answer["data"].take() {
+            Value::Array(invoices) => Ok(invoices),
+            _ => Err(Error::odd("a list without 'data'")),
+        }
+    }
+
     /// The PaymentIntent that a charge belongs to, which thin events do not tell; none for charges made without one.
     pub async fn payment_intent_of_charge(&self, id: &StripeId) -> Result<Option<StripeId>, Error> {
         let charge = self.get(&format!("/v1/charges/{id}"), &[]).await?;

@@ -6,18 +6,20 @@
 
 mod links;
 mod node;
+mod subscription;
 mod trim;
 
 use std::collections::BTreeMap;
 
 use grantsmith_core::purchase::{
-    Email, LineItem, Payment, PaymentIntentStatus, PaymentStatus, SessionMode, SessionSnapshot,
+    Email, LineItem, Payment, PaymentIntentStatus, PaymentStatus, Price, SessionMode, SessionSnapshot,
     SessionStatus, Transform,
 };
 use jiff::Timestamp;
 use serde_json::Value;
 
 pub use links::{LinkKind, links};
+pub use subscription::{invoice, subscription, subscription_of_invoice, subscription_status};
 
 use node::Node;
 
@@ -92,6 +94,7 @@ fn read_session(node: &Node<'_>, fallback: Fallback) -> Result<SessionSnapshot, 
             Some("setup") => SessionMode::Setup,
             _ => SessionMode::Other,
         },
+        subscription: node.get("subscription")?.map(|subscription| subscription.id()).transpose()?,
         status: match (node.text("status")?, payment_status) {
             // Events stored before Stripe knew the field; money that came is proof enough.
             (Some("complete"), _) | (None, PaymentStatus::Paid) => SessionStatus::Complete,
@@ -202,10 +205,24 @@ fn read_line_item(node: &Node<'_>) -> Result<LineItem, Error> {
         _ => None,
     };
     Ok(LineItem {
-        price: price.map(|price| price.id_text().map(str::to_owned)).transpose()?,
+        price: price.as_ref().map(read_price).transpose()?,
         // Usage-based prices have none: one thing was bought, and its use is counted elsewhere.
         quantity: node.count("quantity")?.unwrap_or(1),
         transform,
+    })
+}
+
+/// A price, or the bare id of one.
+fn read_price(node: &Node<'_>) -> Result<Price, Error> {
+    let id = node.id_text()?.to_owned();
+    if !node.is_expanded() {
+        return Ok(Price { id, lookup_key: None, product: None, recurring: false });
+    }
+    Ok(Price {
+        id,
+        lookup_key: node.text("lookup_key")?.map(str::to_owned),
+        product: node.get("product")?.map(|product| product.id_text().map(str::to_owned)).transpose()?,
+        recurring: node.text("type")? == Some("recurring") || node.get("recurring")?.is_some(),
     })
 }
 

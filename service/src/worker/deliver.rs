@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use grantsmith_core::Reason;
 use grantsmith_core::port::KeptState;
+use grantsmith_core::{DesiredState, Reason};
 use jiff::SignedDuration;
 use metrics::counter;
 
 use super::Worker;
 use crate::mail::{Letter, Outcome};
-use crate::store::{Attempted, Delivery, DeliveryState, GrantRow};
+use crate::store::{Attempted, Delivery, DeliveryKind, DeliveryState, GrantLicense, GrantRow};
 
 /// After a refusal for now: soon, then hourly, for two days.
 const WAITS: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
@@ -45,8 +45,12 @@ impl Worker {
     async fn send(&self, delivery: &Delivery, row: &GrantRow) -> Attempted {
         let parked =
             |reason, fix: &str| self.ended(DeliveryState::Parked, Some(reason), Some(fix.to_owned()));
-        let Some(letter) = Letter::of(row, delivery.number) else {
-            return self.ended(DeliveryState::Dropped, None, Some("the license was gone by then".to_owned()));
+        let Some(letter) = Letter::of(row, delivery) else {
+            return self.ended(
+                DeliveryState::Dropped,
+                None,
+                Some("there was nothing to tell by then".to_owned()),
+            );
         };
         let Some(mailer) = &self.mailer else {
             return parked(Reason::NoMailer, "no mail server is configured; set --smtp-url, then resend");
@@ -76,21 +80,24 @@ impl Worker {
 }
 
 impl Letter {
-    /// The letter of a grant's keys; none if any of them is not live.
-    fn of(row: &GrantRow, number: u32) -> Option<Self> {
-        let live = |license: &crate::store::GrantLicense| {
-            license
-                .kept
-                .as_ref()
-                .filter(|kept| kept.state == KeptState::Live)
-                .cloned()
-                .map(|kept| (kept, license.desired.slots))
+    /// The letter of a delivery; none if there is no license to tell of, or one that should be live is not.
+    fn of(row: &GrantRow, delivery: &Delivery) -> Option<Self> {
+        let failing = |license: &GrantLicense| license.desired.reason == Reason::PaymentFailed;
+        if delivery.kind == DeliveryKind::PaymentFailed && !row.licenses.iter().any(failing) {
+            return None;
+        }
+        let live = |license: &GrantLicense| {
+            let kept = license.kept.as_ref().filter(|kept| kept.state == KeptState::Live)?;
+            Some((kept.clone(), license.desired.slots))
         };
-        let licenses: Vec<_> = row.licenses.iter().map(live).collect::<Option<_>>()?;
+        let wanted = row.licenses.iter().filter(|license| license.desired.state == DesiredState::Active);
+        let licenses: Vec<_> = wanted.map(live).collect::<Option<_>>()?;
         (!licenses.is_empty()).then(|| Self {
             grant: row.id.clone(),
             purchase: row.purchase.clone(),
-            number,
+            number: delivery.number,
+            kind: delivery.kind,
+            until: delivery.until,
             licenses,
         })
     }

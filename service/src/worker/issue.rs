@@ -75,6 +75,7 @@ fn declared(row: &GrantRow) -> Grant {
         paid_at: row.paid_at,
         standing: Standing::Entitled,
         licenses: row.licenses.iter().map(|license| license.desired.clone()).collect(),
+        dunning: None,
         look_again: None,
     }
 }
@@ -118,15 +119,14 @@ fn weight(reason: Reason) -> u8 {
     }
 }
 
-/// Whether every license is there, live and made by us: then its buyer is owed a mail. A key that the guide's own code made
-/// was handed over by that code.
+/// Whether every license that should be live is, and one was made by us: then its buyer is owed a mail. A key that the guide's
+/// own code made was handed over by that code.
 fn deliverable(licenses: &[GrantLicense]) -> bool {
-    let live = |license: &GrantLicense| {
-        let kept = license.kept.as_ref().filter(|kept| kept.state == KeptState::Live);
-        license.desired.state == DesiredState::Active && kept.is_some()
-    };
+    let wanted = licenses.iter().filter(|license| license.desired.state == DesiredState::Active);
+    let live =
+        |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.state == KeptState::Live);
     let ours = |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some());
-    !licenses.is_empty() && licenses.iter().all(live) && licenses.iter().any(ours)
+    wanted.clone().all(live) && wanted.clone().any(ours)
 }
 
 /// What a person can do about a failure.

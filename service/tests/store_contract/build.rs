@@ -4,7 +4,7 @@ use bytes::Bytes;
 use grantsmith_core::grant::{Cause, Expiry, LicenseName};
 use grantsmith_core::port::{Attempt, AttemptId, Kept, KeptState, Outcome};
 use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
-use grantsmith_core::terms::{Duration, LicenseTerms};
+use grantsmith_core::terms::{Duration, LicenseTerms, Rules, Terms};
 use grantsmith_core::{AppId, Desired, DesiredState, GrantId, LicenseKey, Reason, Slots};
 use grantsmith_service::store::{
     Decision, EventState, GrantState, NewEvent, Object, ObjectKind, Progress, Snapshot, Source, Store, Ticket,
@@ -85,8 +85,13 @@ pub(crate) fn desired(ordinal: u32) -> Desired {
     }
 }
 
-pub(crate) fn terms() -> LicenseTerms {
-    LicenseTerms { app_id: app("app-1"), duration: Duration::Days(30), slots: Slots::Limited(2) }
+pub(crate) fn terms() -> Terms {
+    lasting(Duration::Days(30))
+}
+
+pub(crate) fn lasting(duration: Duration) -> Terms {
+    let (app_id, slots, rules) = (app("app-1"), Slots::Limited(2), Rules::default());
+    Terms::for_all(LicenseTerms { app_id, duration, slots, rules })
 }
 
 /// The decision that a session is paid, with so many licenses.
@@ -95,6 +100,10 @@ pub(crate) fn decision(id: &str, ticket: Ticket, units: u32, at_millis: i64) -> 
         purchase: purchase(id),
         livemode: false,
         ticket,
+        looked_at: session(id),
+        others: Vec::new(),
+        invoices: Vec::new(),
+        dunning: None,
         snapshot: Snapshot {
             object: session(id),
             source: Source::Fetched,
@@ -159,6 +168,16 @@ pub(crate) fn kept(key: &str, ordinal: u32) -> Kept {
         attempt: None,
         state: KeptState::Live,
         duplicated: false,
+        refused: None,
+    }
+}
+
+/// Keeps a license that we made for each unit.
+pub(crate) async fn issue(store: &dyn Store, id: &str, units: u32) {
+    for n in 1..=units {
+        let license =
+            Kept { attempt: Some(AttemptId(format!("{id}-{n}"))), ..kept(&format!("KEY-{id}-{n}"), n) };
+        store.keep(&grant_id(id), &license).await.expect("keeps");
     }
 }
 

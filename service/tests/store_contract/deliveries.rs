@@ -5,7 +5,7 @@ use grantsmith_service::store::{Attempted, Delivery, DeliveryState, Store};
 use jiff::Timestamp;
 
 use crate::Harness;
-use crate::build::{at, decide, grant_id, progress, ready};
+use crate::build::{at, decide, grant_id, issue, progress, ready};
 
 fn tried(state: DeliveryState, reason: Option<Reason>, due: Option<Timestamp>, at: Timestamp) -> Attempted {
     Attempted { state, reason, detail: reason.map(|_| "550 no such mailbox".to_owned()), due, at }
@@ -24,6 +24,7 @@ async fn newest(store: &dyn Store) -> Delivery {
 pub(crate) async fn the_first_sending_is_begun_once<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
+    issue(&*store, "cs_1", 1).await;
     assert!(due(&*store, 1_000).await.is_empty());
     progress(&*store, ready("cs_1", 1, 5)).await;
     progress(&*store, ready("cs_1", 1, 6)).await;
@@ -44,6 +45,7 @@ pub(crate) async fn the_first_sending_is_begun_once<H: Harness>(harness: H) {
 pub(crate) async fn a_try_says_when_to_come_back<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
+    issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
     let again = tried(DeliveryState::Due, Some(Reason::MailRefused), Some(at(100)), at(6));
     store.attempted(&grant_id("cs_1"), 1, again).await.expect("writes");
@@ -63,6 +65,7 @@ pub(crate) async fn a_try_says_when_to_come_back<H: Harness>(harness: H) {
 pub(crate) async fn a_resend_has_the_next_number<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
+    issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
     store
         .attempted(&grant_id("cs_1"), 1, tried(DeliveryState::Sent, None, None, at(6)))
@@ -83,6 +86,7 @@ pub(crate) async fn a_resend_has_the_next_number<H: Harness>(harness: H) {
 pub(crate) async fn what_waits_for_a_person_gives_way_to_a_resend<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
+    issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
     let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(6));
     store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");

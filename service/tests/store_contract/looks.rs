@@ -267,6 +267,7 @@ pub(crate) async fn the_next_due_time_is_the_earliest_of_all<H: Harness>(harness
     assert_eq!(store.next_due().await.expect("reads"), Some(at(900)));
     decide(&*store, "cs_1", 1, 500).await;
     assert_eq!(store.next_due().await.expect("reads"), Some(at(500)), "a grant");
+    crate::build::issue(&*store, "cs_1", 1).await;
     crate::build::progress(&*store, crate::build::ready("cs_1", 1, 300)).await;
     assert_eq!(store.next_due().await.expect("reads"), Some(at(300)), "its sending");
 }

@@ -2,12 +2,12 @@
 
 use grantsmith_core::Reason;
 use grantsmith_core::grant::Cause;
-use grantsmith_core::port::{Change, KeptState, Outcome};
+use grantsmith_core::port::{Change, KeptState, Outcome, Refusal};
 use grantsmith_core::purchase::Email;
 use grantsmith_service::store::{Attempted, DeliveryState, NewEvent};
 
 use crate::Harness;
-use crate::build::{at, attempt, decision, event, grant_id, kept, progress, ready, session};
+use crate::build::{at, attempt, decision, event, grant_id, issue, kept, progress, ready, session};
 
 const KEY: &str = "CANA-RYKE-YYYY-0001";
 const ADDRESS: &str = "canary.buyer@example.com";
@@ -40,9 +40,12 @@ pub(crate) async fn no_secret_is_in_journal_or_debug<H: Harness>(harness: H) {
         Change::State(KeptState::RevokedElsewhere),
         Change::Expiry(None),
         Change::Duplicated(true),
+        Change::Refused(Some(Refusal::Reinstate)),
+        Change::Refused(Some(Refusal::Shorten(at(9)))),
     ] {
         store.note(&id, &fingerprint, &change).await.expect("writes");
     }
+    issue(&*store, "cs_1", 2).await;
     progress(&*store, ready("cs_1", 2, 6)).await;
     let refused = Attempted {
         state: DeliveryState::Parked,

@@ -119,11 +119,7 @@ impl AttemptLog for MemoryLog {
         self.crash.point().await;
         self.edit(grant, |record| {
             for kept in record.licenses.iter_mut().filter(|kept| kept.key.fingerprint() == *fingerprint) {
-                match change {
-                    Change::State(state) => kept.state = *state,
-                    Change::Expiry(expires_at) => kept.expires_at = *expires_at,
-                    Change::Duplicated(duplicated) => kept.duplicated = *duplicated,
-                }
+                kept.apply(change);
             }
         });
         self.crash.point().await;

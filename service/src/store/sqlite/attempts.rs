@@ -3,7 +3,7 @@
 use grantsmith_core::GrantId;
 use grantsmith_core::grant::Cause;
 use grantsmith_core::license::{Fingerprint, LicenseKey};
-use grantsmith_core::port::{Attempt, AttemptId, Change, Kept, KeptState, Outcome, Record};
+use grantsmith_core::port::{Attempt, AttemptId, Change, Kept, KeptState, Outcome, Record, Refusal};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
@@ -44,9 +44,19 @@ pub(super) fn kept(connection: &Connection, grant: &GrantId) -> Result<Vec<Kept>
                 attempt: row.value::<Option<String>>("attempt")?.map(AttemptId),
                 state: kept_state(row)?,
                 duplicated: row.value("duplicated")?,
+                refused: refusal(row)?,
             })
         },
     )
+}
+
+fn refusal(row: &Row<'_>) -> Result<Option<Refusal>, Failure> {
+    match row.value::<Option<String>>("refused")?.as_deref() {
+        None => Ok(None),
+        Some("reinstate") => Ok(Some(Refusal::Reinstate)),
+        Some("shorten") => Ok(Some(Refusal::Shorten(row.time("refused_end")?))),
+        Some(_) => Err(Failure::damaged("column 'refused' of a row is unreadable")),
+    }
 }
 
 fn kept_state(row: &Row<'_>) -> Result<KeptState, Failure> {
@@ -243,7 +253,9 @@ pub(super) fn change(
     let (name, cause, what) = match change {
         Change::State(state) => {
             let (word, revoked_at, revoked_cause) = state_columns(*state);
-            let sql = "UPDATE licenses SET state = ?3, revoked_at = ?4, revoked_cause = ?5
+            // What lives again was not refused to live.
+            let sql = "UPDATE licenses SET state = ?3, revoked_at = ?4, revoked_cause = ?5,
+                     refused = CASE WHEN ?3 = 'live' AND refused = 'reinstate' THEN NULL ELSE refused END
                  WHERE grant_id = ?1 AND fingerprint = ?2 AND (state, revoked_at, revoked_cause) IS NOT (?3, ?4, ?5)
                  RETURNING name";
             let new = params![grant.as_str(), fingerprint.as_str(), word, revoked_at, revoked_cause];
@@ -252,7 +264,8 @@ pub(super) fn change(
             (name, cause, what.to_owned())
         }
         Change::Expiry(expires_at) => {
-            let sql = "UPDATE licenses SET expires_at = ?3
+            let sql = "UPDATE licenses SET expires_at = ?3, refused_end = NULL,
+                     refused = CASE WHEN refused = 'shorten' THEN NULL ELSE refused END
                  WHERE grant_id = ?1 AND fingerprint = ?2 AND expires_at IS NOT ?3
                  RETURNING name";
             let new = params![grant.as_str(), fingerprint.as_str(), expires_at.map(millis)];
@@ -268,6 +281,24 @@ pub(super) fn change(
             let what =
                 if *duplicated { "has a live double that we did not make" } else { "has no double any more" };
             (name, WORK, what.to_owned())
+        }
+        Change::Refused(refused) => {
+            let (word, end, what) = match refused {
+                None => (None, None, "may be changed again".to_owned()),
+                Some(Refusal::Reinstate) => {
+                    (Some("reinstate"), None, "cannot be brought back: AuthForge refuses".to_owned())
+                }
+                Some(Refusal::Shorten(to)) => {
+                    let what = format!("cannot be made to end at {to}: AuthForge refuses");
+                    (Some("shorten"), Some(millis(*to)), what)
+                }
+            };
+            let sql = "UPDATE licenses SET refused = ?3, refused_end = ?4
+                 WHERE grant_id = ?1 AND fingerprint = ?2 AND (refused, refused_end) IS NOT (?3, ?4)
+                 RETURNING name";
+            let new = params![grant.as_str(), fingerprint.as_str(), word, end];
+            let name: Option<String> = rows::one(connection, sql, new)?;
+            (name, WORK, what)
         }
     };
     let Some(name) = name else { return Ok(()) };

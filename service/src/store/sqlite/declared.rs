@@ -1,5 +1,6 @@
 //! The licenses that a grant declares.
 
+use grantsmith_core::grant::Declared;
 use grantsmith_core::port::Kept;
 use grantsmith_core::{Desired, GrantId};
 use rusqlite::{Connection, Row, named_params, params};
@@ -23,6 +24,18 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
             Ok(GrantLicense { reason: row.word("standing")?, kept, desired })
         },
     )
+}
+
+/// The names that were given so far, in the order of their units.
+pub(super) fn names(connection: &Connection, id: &GrantId) -> Result<Vec<Declared>, Failure> {
+    let sql = "SELECT name, app_id, slots FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name";
+    rows::all(connection, sql, [id.as_str()], |row| {
+        Ok(Declared {
+            name: row.license_name("name")?,
+            app_id: row.app_id("app_id")?,
+            slots: row.slots("slots")?,
+        })
+    })
 }
 
 fn desired(row: &Row<'_>) -> Result<Desired, Failure> {

@@ -1,7 +1,8 @@
-//! Sendings of keys.
+//! Mails to buyers.
 
+use grantsmith_core::grant::Dunning;
 use grantsmith_core::{GrantId, Reason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::failure::Failure;
@@ -9,11 +10,13 @@ use super::grants;
 use super::rows::{self, Columns, Word, millis};
 use crate::store::{Attempted, Delivery, DeliveryState};
 
-const COLUMNS: &str = "grant_id, number, state, reason, detail, tries, created, updated";
+const COLUMNS: &str = "grant_id, kind, number, until, state, reason, detail, tries, created, updated";
 
 fn delivery(row: &Row<'_>) -> Result<Delivery, Failure> {
     Ok(Delivery {
         grant: row.grant_id("grant_id")?,
+        kind: row.word("kind")?,
+        until: row.maybe_time("until")?,
         number: row.value("number")?,
         state: row.word("state")?,
         reason: row.maybe_word("reason")?,
@@ -24,9 +27,11 @@ fn delivery(row: &Row<'_>) -> Result<Delivery, Failure> {
     })
 }
 
-/// A grant's newest sending.
+/// A grant's newest sending of keys.
 pub(super) fn newest(connection: &Connection, grant: &GrantId) -> Result<Option<Delivery>, Failure> {
-    let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE grant_id = ?1 ORDER BY number DESC LIMIT 1");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM deliveries WHERE grant_id = ?1 AND kind != 'payment_failed' ORDER BY number DESC LIMIT 1"
+    );
     rows::first(connection, &sql, [grant.as_str()], delivery)
 }
 
@@ -37,19 +42,71 @@ pub(super) fn due(connection: &Connection, now: Timestamp, limit: u32) -> Result
     rows::all(connection, &sql, params![millis(now), limit], delivery)
 }
 
-/// Begins the first sending, unless one was begun before.
+/// Begins a sending, if a live license that was made by us is in none yet.
 pub(super) fn begin(connection: &Connection, grant: &GrantId, at: Timestamp) -> Result<(), Failure> {
     let begun = rows::run(
         connection,
         "INSERT INTO deliveries (grant_id, number, state, due, created, updated)
-             SELECT ?1, 1, 'due', ?2, ?2, ?2
-             WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE grant_id = ?1)",
+             SELECT ?1, 1 + coalesce((SELECT max(number) FROM deliveries WHERE grant_id = ?1), 0), 'due', ?2, ?2, ?2
+             WHERE EXISTS (
+                 SELECT 1 FROM licenses
+                 WHERE grant_id = ?1 AND sending IS NULL AND attempt IS NOT NULL AND state = 'live'
+             )",
         params![grant.as_str(), millis(at)],
     )?;
     if begun == 0 {
         return Ok(());
     }
-    grants::note(connection, grant, at, "work", "sending 1 is due")
+    let number = bring(connection, grant)?;
+    grants::note(connection, grant, at, "work", &format!("sending {number} is due"))
+}
+
+/// Writes down which sending brings the live licenses: the newest. Gives its number.
+fn bring(connection: &Connection, grant: &GrantId) -> Result<u32, Failure> {
+    let newest = "SELECT coalesce(max(number), 1) FROM deliveries WHERE grant_id = ?1";
+    let number: u32 = rows::one(connection, newest, [grant.as_str()])?.unwrap_or(1);
+    let sql = "UPDATE licenses SET sending = ?2 WHERE grant_id = ?1 AND state = 'live'";
+    rows::run(connection, sql, params![grant.as_str(), number])?;
+    Ok(number)
+}
+
+/// Days after the first failure on which a buyer is warned; and before the end, once more.
+const WARN_AFTER: [SignedDuration; 2] = [SignedDuration::ZERO, SignedDuration::from_hours(7 * 24)];
+const WARN_BEFORE_END: SignedDuration = SignedDuration::from_hours(2 * 24);
+
+/// Plans the warnings about a payment that fails, each once; takes those back that are due about anything else.
+pub(super) fn warn(
+    connection: &Connection,
+    grant: &GrantId,
+    dunning: Option<&Dunning>,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let invoice = dunning.map(|dunning| dunning.invoice.as_str());
+    rows::run(
+        connection,
+        "UPDATE deliveries SET state = 'dropped', due = NULL, updated = ?3
+         WHERE grant_id = ?1 AND kind = 'payment_failed' AND state = 'due'
+             AND (?2 IS NULL OR about NOT LIKE ?2 || '/%')",
+        params![grant.as_str(), invoice, millis(at)],
+    )?;
+    let Some(dunning) = dunning else { return Ok(()) };
+    let after = WARN_AFTER.into_iter().map(|after| dunning.since.checked_add(after));
+    let before = dunning.ends_at.checked_sub(WARN_BEFORE_END);
+    let mut times: Vec<Timestamp> = after.chain([before]).flatten().collect();
+    // A short grace leaves no room for all.
+    times.retain(|time| *time >= dunning.since && (*time == dunning.since || *time < dunning.ends_at));
+    for (number, time) in times.into_iter().enumerate() {
+        let about = format!("{}/{number}", dunning.invoice);
+        rows::run(
+            connection,
+            "INSERT INTO deliveries (grant_id, number, kind, about, until, state, due, created, updated)
+                 SELECT ?1, 1 + coalesce((SELECT max(number) FROM deliveries WHERE grant_id = ?1), 0),
+                     'payment_failed', ?2, ?5, 'due', max(?3, ?4), ?4, ?4
+                 WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE grant_id = ?1 AND about = ?2)",
+            params![grant.as_str(), about, millis(time), millis(at), millis(dunning.ends_at)],
+        )?;
+    }
+    Ok(())
 }
 
 /// Asks for another sending.
@@ -64,13 +121,14 @@ pub(super) fn resend(
     }
     rows::run(
         connection,
-        "UPDATE deliveries SET state = 'dropped', updated = ?2 WHERE grant_id = ?1 AND state = 'parked'",
+        "UPDATE deliveries SET state = 'dropped', updated = ?2 WHERE grant_id = ?1 AND state = 'parked' AND kind != 'payment_failed'",
         params![grant.as_str(), millis(at)],
     )?;
-    let sql = "INSERT INTO deliveries (grant_id, number, state, due, created, updated)
-        SELECT ?1, 1 + coalesce(max(number), 0), 'due', ?2, ?2, ?2 FROM deliveries WHERE grant_id = ?1
+    let sql = "INSERT INTO deliveries (grant_id, number, kind, state, due, created, updated)
+        SELECT ?1, 1 + coalesce(max(number), 0), 'keys_again', 'due', ?2, ?2, ?2 FROM deliveries WHERE grant_id = ?1
         RETURNING number";
     let number: u32 = rows::one(connection, sql, params![grant.as_str(), millis(at)])?.unwrap_or(1);
+    bring(connection, grant)?;
     grants::note(connection, grant, at, cause, &format!("sending {number} is due"))?;
     Ok(number)
 }
@@ -110,6 +168,11 @@ pub(super) fn attempted(
             ":at": millis(attempted.at),
         },
     )?;
+    if attempted.state == DeliveryState::Dropped {
+        // What comes back later is sent then.
+        let sql = "UPDATE licenses SET sending = NULL WHERE grant_id = ?1 AND sending = ?2";
+        rows::run(connection, sql, params![grant.as_str(), number])?;
+    }
     if before == (attempted.state, attempted.reason) {
         return Ok(());
     }

@@ -16,10 +16,10 @@ const PLACES: i64 = 1_000_000;
 /// Bodies forgotten in one transaction, so that events do not wait behind a day's worth of them.
 const BODIES_AT_ONCE: u32 = 500;
 
-/// An event's columns. A session that was not decided yet is its own purchase.
+/// An event's columns. A session or subscription that was not decided yet is its own purchase.
 const COLUMNS: &str = "
     e.place, e.id, e.kind, e.created, e.received, e.livemode, e.api_version, e.object_id, e.state, e.reason, e.detail,
-    coalesce(o.purchase, CASE WHEN o.kind = 'session' THEN o.id END) AS purchase";
+    coalesce(o.purchase, CASE WHEN o.kind IN ('session', 'subscription') THEN o.id END) AS purchase";
 
 /// The first place of a time. Times that no clock shows are brought to the nearest one that fits.
 fn first_place(received: Timestamp) -> i64 {
@@ -106,16 +106,23 @@ pub(super) fn get(connection: &Connection, id: &str) -> Result<Option<Event>, Fa
     rows::first(connection, &sql, [id], event_with_body)
 }
 
-/// Events of a purchase's objects that wait for a decision, oldest first, with bodies.
-pub(super) fn waiting(connection: &Connection, purchase: &str) -> Result<Vec<Event>, Failure> {
+/// Events of a purchase's objects that wait for a decision, oldest first, with bodies; and those handled that are not older
+/// than `told`.
+pub(super) fn waiting(
+    connection: &Connection,
+    purchase: &str,
+    told: Option<Timestamp>,
+) -> Result<Vec<Event>, Failure> {
     let sql = format!(
         "SELECT {COLUMNS}, b.encoding, b.body
          FROM events e LEFT JOIN objects o ON o.object = e.object LEFT JOIN bodies b ON b.place = e.place
-         WHERE e.object IN ({of_purchase}) AND e.state = 'pending'
+         WHERE e.object IN ({of_purchase})
+             AND (e.state = 'pending' OR (e.state = 'handled' AND e.created >= :told))
          ORDER BY e.place",
         of_purchase = objects::OBJECTS_OF_PURCHASE,
     );
-    let named = rusqlite::named_params! { ":purchase": purchase, ":object": None::<i64> };
+    let told = told.map(millis);
+    let named = rusqlite::named_params! { ":purchase": purchase, ":object": None::<i64>, ":told": told };
     rows::all(connection, &sql, named, event_with_body)
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, named_params, params};
 use super::failure::Failure;
 use super::grants;
 use super::rows::{self, Columns, Word, millis, number, object_named, purchase};
-use crate::store::{Dirty, EventState, Object, Ticket};
+use crate::store::{Dirty, EventState, Object, ObjectKind, Ticket};
 
 /// The objects of a purchase `:purchase`, and `:object` besides.
 pub(super) const OBJECTS_OF_PURCHASE: &str = "
@@ -65,18 +65,22 @@ pub(super) fn mark(
     Ok(connection.last_insert_rowid())
 }
 
-/// Marks what a signal is about: a session itself, or the session that anything else is linked to. Gives the number of the
-/// signal's own object.
+/// Marks what a signal is about: what can be looked at by itself, or the purchase that anything else is linked to. Gives the
+/// number of the signal's own object.
 pub(super) fn signal(
     connection: &Connection,
     signal: &Object,
     drawn: u64,
     due: Timestamp,
 ) -> Result<i64, Failure> {
-    if signal.kind == crate::store::ObjectKind::Session {
-        return mark(connection, signal, drawn, due);
-    }
-    let (object, linked) = find_or_make(connection, signal)?;
+    let (object, linked) = match signal.kind {
+        ObjectKind::Session | ObjectKind::Subscription | ObjectKind::Invoice => {
+            return mark(connection, signal, drawn, due);
+        }
+        ObjectKind::PaymentIntent | ObjectKind::Charge | ObjectKind::Other => {
+            find_or_make(connection, signal)?
+        }
+    };
     if let Some(id) = linked.as_deref().and_then(|id| StripeId::parse(id).ok()) {
         mark(connection, &object_named(id), drawn, due)?;
     }

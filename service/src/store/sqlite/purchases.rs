@@ -1,40 +1,86 @@
 //! What is on record about a purchase, and the decision about it.
 
 use grantsmith_core::grant::{Cause, Hand};
-use grantsmith_core::purchase::PurchaseId;
-use grantsmith_core::terms::{Duration, LicenseTerms};
+use grantsmith_core::purchase::{InvoiceFact, PurchaseId, StripeId};
+use grantsmith_core::terms::Terms;
 use grantsmith_core::{Desired, DesiredState, GrantId, Reason};
 use jiff::Timestamp;
-use rusqlite::{Connection, named_params, params};
+use rusqlite::{Connection, Row, named_params, params};
 
 use super::failure::Failure;
 use super::objects::{self, Verdict};
-use super::rows::{self, Columns, Packed, Word, millis, number, slots_number};
-use super::{declared, events, grants};
-use crate::store::{Decision, EventState, GrantState, Object, PurchaseRecord, Snapshot, Source};
+use super::rows::{self, Columns, Packed, Word, millis, number};
+use super::{declared, deliveries, events, grants};
+use crate::store::{
+    Attachment, Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Snapshot, Source,
+    Ticket,
+};
 
 /// Reads what is on record about a purchase.
 pub(super) fn get(connection: &Connection, purchase: &PurchaseId) -> Result<PurchaseRecord, Failure> {
     let grant = GrantId::of(purchase);
     let sql = "SELECT paid_at FROM grants WHERE id = ?1";
     let paid_at = rows::first(connection, sql, [grant.as_str()], |row| row.maybe_time("paid_at"))?;
+    let subscription = snapshot(connection, purchase, ObjectKind::Subscription)?;
+    let told = subscription.as_ref().and_then(|snapshot| match &snapshot.source {
+        Source::Told { at, .. } => Some(*at),
+        Source::Fetched => None,
+    });
     Ok(PurchaseRecord {
-        session: session(connection, purchase)?,
+        session: snapshot(connection, purchase, ObjectKind::Session)?,
+        subscription,
+        invoices: invoices(connection, purchase)?,
+        declared: declared::names(connection, &grant)?,
         terms: terms(connection, &grant)?,
         paid_at: paid_at.flatten(),
         hand: hand(connection, &grant)?,
-        events: events::waiting(connection, purchase.as_str())?,
+        events: events::waiting(connection, purchase.as_str(), told)?,
     })
 }
 
-/// The newest snapshot of a session of the purchase.
-fn session(connection: &Connection, purchase: &PurchaseId) -> Result<Option<Snapshot>, Failure> {
+/// What is known of a purchase's invoices.
+fn invoices(connection: &Connection, purchase: &PurchaseId) -> Result<Vec<InvoiceFact>, Failure> {
+    let sql = "SELECT body FROM ledgers WHERE kind = 'invoice' AND purchase = ?1 ORDER BY id";
+    rows::all(connection, sql, [purchase.as_str()], invoice)
+}
+
+fn invoice(row: &Row<'_>) -> Result<InvoiceFact, Failure> {
+    let body: Vec<u8> = row.value("body")?;
+    serde_json::from_slice(&body).map_err(|_| Failure::damaged("an invoice of the ledger is unreadable"))
+}
+
+/// Adds to the ledger what is new about an invoice.
+fn enter(connection: &Connection, decision: &Decision, fact: &InvoiceFact) -> Result<(), Failure> {
+    let sql = "SELECT body FROM ledgers WHERE kind = 'invoice' AND id = ?1";
+    let known = rows::first(connection, sql, [fact.id.as_str()], invoice)?;
+    let merged = known.clone().map_or_else(|| fact.clone(), |known| known.merged(fact));
+    if known.as_ref() == Some(&merged) {
+        return Ok(());
+    }
+    let json = serde_json::to_vec(&merged).map_err(|_| Failure::damaged("an invoice cannot be written"))?;
+    rows::run(
+        connection,
+        "INSERT INTO ledgers (kind, id, purchase, ticket, encoding, body)
+         VALUES ('invoice', ?1, ?2, ?3, 'plain', ?4)
+         ON CONFLICT (kind, id) DO UPDATE SET ticket = excluded.ticket, body = excluded.body",
+        params![fact.id, decision.purchase.as_str(), number(decision.ticket.0), json],
+    )?;
+    Ok(())
+}
+
+/// The newest snapshot of a purchase's object of a kind.
+fn snapshot(
+    connection: &Connection,
+    purchase: &PurchaseId,
+    kind: ObjectKind,
+) -> Result<Option<Snapshot>, Failure> {
     let sql = format!(
         "SELECT o.id, o.kind, s.source, s.told_event, s.told_kind, s.told_at, s.encoding, s.body
          FROM snapshots s JOIN objects o ON o.object = s.object
-         WHERE s.object IN ({of_purchase}) AND o.kind = 'session'
+         WHERE s.object IN ({of_purchase}) AND o.kind = '{kind}'
          ORDER BY s.ticket DESC LIMIT 1",
         of_purchase = objects::OBJECTS_OF_PURCHASE,
+        kind = kind.word(),
     );
     let named = named_params! { ":purchase": purchase.as_str(), ":object": None::<i64> };
     rows::first(connection, &sql, named, |row| {
@@ -53,20 +99,11 @@ fn session(connection: &Connection, purchase: &PurchaseId) -> Result<Option<Snap
     })
 }
 
-fn terms(connection: &Connection, grant: &GrantId) -> Result<Option<LicenseTerms>, Failure> {
-    rows::first(
-        connection,
-        "SELECT app_id, days, slots FROM terms WHERE grant_id = ?1",
-        [grant.as_str()],
-        |row| {
-            let days: Option<u32> = row.value("days")?;
-            Ok(LicenseTerms {
-                app_id: row.app_id("app_id")?,
-                duration: days.map_or(Duration::Lifetime, Duration::Days),
-                slots: row.slots("slots")?,
-            })
-        },
-    )
+fn terms(connection: &Connection, grant: &GrantId) -> Result<Option<Terms>, Failure> {
+    let sql = "SELECT terms FROM terms WHERE grant_id = ?1";
+    rows::first(connection, sql, [grant.as_str()], |row| {
+        row.parsed("terms", |json| serde_json::from_str(json).ok())
+    })
 }
 
 fn hand(connection: &Connection, grant: &GrantId) -> Result<Hand, Failure> {
@@ -80,10 +117,22 @@ fn hand(connection: &Connection, grant: &GrantId) -> Result<Hand, Failure> {
 }
 
 /// Writes a decision. False, and nothing written, if a later look is on record.
-pub(super) fn decide(connection: &Connection, decision: &Decision, body: &Packed) -> Result<bool, Failure> {
+pub(super) fn decide(
+    connection: &Connection,
+    decision: &Decision,
+    body: &Packed,
+    others: &[Packed],
+) -> Result<bool, Failure> {
     let (object, _) = objects::find_or_make(connection, &decision.snapshot.object)?;
-    if !replace_snapshot(connection, object, decision, body)? {
+    if !replace_snapshot(connection, object, &decision.snapshot, decision.ticket, body)? {
         return Ok(false);
+    }
+    for (other, body) in decision.others.iter().zip(others) {
+        let (object, _) = objects::find_or_make(connection, &other.object)?;
+        replace_snapshot(connection, object, other, decision.ticket, body)?;
+    }
+    for fact in &decision.invoices {
+        enter(connection, decision, fact)?;
     }
     // Before the links: what these join was not taken in by this look.
     let shown = match decision.event_state {
@@ -93,18 +142,43 @@ pub(super) fn decide(connection: &Connection, decision: &Decision, body: &Packed
     let verdict = Verdict { state: decision.event_state, reason: shown.0, detail: shown.1 };
     objects::judge(connection, decision.purchase.as_str(), object, decision.ticket, &verdict)?;
     objects::clean(connection, object, decision.ticket, decision.look_again)?;
+    if decision.looked_at != decision.snapshot.object {
+        let (looked_at, _) = objects::find_or_make(connection, &decision.looked_at)?;
+        objects::clean(connection, looked_at, decision.ticket, None)?;
+    }
     link(connection, decision, object)?;
     write_grant(connection, decision)?;
+    deliveries::warn(connection, &GrantId::of(&decision.purchase), decision.dunning.as_ref(), decision.at)?;
     Ok(true)
+}
+
+/// Joins an object to the purchase of another.
+pub(super) fn attach(
+    connection: &Connection,
+    attachment: &Attachment,
+    body: Option<&Packed>,
+) -> Result<(), Failure> {
+    let (object, _) = objects::find_or_make(connection, &attachment.object)?;
+    if let (Some(snapshot), Some(body)) = (&attachment.snapshot, body) {
+        replace_snapshot(connection, object, snapshot, attachment.ticket, body)?;
+    }
+    let drawn = objects::draw(connection)?;
+    objects::link(connection, &attachment.object.id, &attachment.purchase, drawn)?;
+    objects::clean(connection, object, attachment.ticket, None)?;
+    if let Ok(own) = StripeId::parse(attachment.purchase.as_str()) {
+        objects::mark(connection, &rows::object_named(own), drawn, attachment.at)?;
+    }
+    Ok(())
 }
 
 fn replace_snapshot(
     connection: &Connection,
     object: i64,
-    decision: &Decision,
+    snapshot: &Snapshot,
+    ticket: Ticket,
     body: &Packed,
 ) -> Result<bool, Failure> {
-    let (source, event, kind, at) = match &decision.snapshot.source {
+    let (source, event, kind, at) = match &snapshot.source {
         Source::Fetched => ("fetched", None, None, None),
         Source::Told { event, kind, at } => ("told", Some(event), Some(kind), Some(millis(*at))),
     };
@@ -121,7 +195,7 @@ fn replace_snapshot(
              encoding = excluded.encoding,
              body = excluded.body
          WHERE ticket <= excluded.ticket",
-        params![object, number(decision.ticket.0), source, event, kind, at, body.encoding, &body.bytes[..],],
+        params![object, number(ticket.0), source, event, kind, at, body.encoding, &body.bytes[..],],
     )?;
     Ok(replaced > 0)
 }
@@ -282,21 +356,12 @@ fn declared_in_words(licenses: &[Desired]) -> String {
     format!("declared {} license{plural}{}", licenses.len(), parts.collect::<String>())
 }
 
-fn fix_terms(
-    connection: &Connection,
-    id: &GrantId,
-    terms: &LicenseTerms,
-    at: Timestamp,
-) -> Result<(), Failure> {
-    let days = match terms.duration {
-        Duration::Days(days) => Some(days),
-        Duration::Lifetime => None,
-    };
+fn fix_terms(connection: &Connection, id: &GrantId, terms: &Terms, at: Timestamp) -> Result<(), Failure> {
+    let json = serde_json::to_string(terms).map_err(|_| Failure::damaged("terms cannot be written"))?;
     rows::run(
         connection,
-        "INSERT INTO terms (grant_id, app_id, days, slots, fixed) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (grant_id) DO NOTHING",
-        params![id.as_str(), terms.app_id.as_str(), days, slots_number(terms.slots), millis(at)],
+        "INSERT INTO terms (grant_id, terms, fixed) VALUES (?1, ?2, ?3) ON CONFLICT (grant_id) DO NOTHING",
+        params![id.as_str(), json, millis(at)],
     )?;
     Ok(())
 }

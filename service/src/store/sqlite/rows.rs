@@ -9,7 +9,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row};
 
 use super::failure::Failure;
-use crate::store::{DeliveryState, EventState, GrantState, Object, ObjectKind};
+use crate::store::{DeliveryKind, DeliveryState, EventState, GrantState, Object, ObjectKind};
 
 /// An enum that is stored as words.
 pub(super) trait Word: Copy + 'static {
@@ -35,11 +35,15 @@ macro_rules! words {
 }
 
 words! {
-    ObjectKind { Session "session", PaymentIntent "payment_intent", Charge "charge", Other "other", }
+    ObjectKind {
+        Session "session", Subscription "subscription", Invoice "invoice", PaymentIntent "payment_intent",
+        Charge "charge", Other "other",
+    }
     EventState { Pending "pending", Handled "handled", Parked "parked", Ignored "ignored", }
     GrantState {
         Pending "pending", Issuing "issuing", Ready "ready", Ended "ended", Parked "parked", NotOurs "not_ours",
     }
+    DeliveryKind { Keys "keys", KeysAgain "keys_again", PaymentFailed "payment_failed", }
     DeliveryState { Due "due", Sent "sent", Parked "parked", Dropped "dropped", }
     DesiredState { Active "active", Suspended "suspended", Revoked "revoked", }
     Expiry { Sold "sold", Followed "followed", }
@@ -78,6 +82,8 @@ pub(super) fn number(value: u64) -> i64 {
 pub(super) fn object_named(id: StripeId) -> Object {
     let kind = match id.prefix() {
         "cs" => ObjectKind::Session,
+        "sub" => ObjectKind::Subscription,
+        "in" => ObjectKind::Invoice,
         "pi" => ObjectKind::PaymentIntent,
         "ch" | "py" => ObjectKind::Charge,
         _ => ObjectKind::Other,

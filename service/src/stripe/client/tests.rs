@@ -78,8 +78,13 @@ async fn every_page_of_line_items_is_read() {
         let session = bench.buy(purchase);
         let fetched =
             shape::session(&bench.client.session(&session).await.expect("a session")).expect("readable");
-        let prices: Vec<_> =
-            fetched.line_items.expect("all lines").into_iter().filter_map(|line| line.price).collect();
+        let prices: Vec<_> = fetched
+            .line_items
+            .expect("all lines")
+            .into_iter()
+            .filter_map(|line| line.price)
+            .map(|price| price.id)
+            .collect();
         assert_eq!(prices, (0..lines).map(|n| format!("price_{n}")).collect::<Vec<_>>());
         assert_eq!(bench.server.count(Route::LineItems) - before, pages, "{lines} lines");
     }

@@ -116,6 +116,13 @@ fn each_type_is_sorted() {
         ("payment_intent.payment_failed", Payment(P::IntentPaymentFailed)),
         ("charge.succeeded", Payment(P::ChargeSucceeded)),
         ("charge.captured", Payment(P::ChargeCaptured)),
+        ("customer.subscription.created", Subscription),
+        ("customer.subscription.updated", Subscription),
+        ("customer.subscription.deleted", Subscription),
+        ("customer.subscription.cancel_at_changed", Subscription),
+        ("invoice.paid", Invoice),
+        ("invoice.payment_failed", Invoice),
+        ("invoice.voided", Invoice),
         ("invoice.created", Unknown),
         ("invoice.upcoming", Unknown),
         ("payment_intent.created", Unknown),
@@ -126,11 +133,7 @@ fn each_type_is_sorted() {
     ] {
         assert_eq!(signal_of(event_type), signal, "{event_type}");
     }
-    for later in "customer.subscription.created customer.subscription.updated customer.subscription.deleted \
-        customer.subscription.paused customer.subscription.resumed customer.subscription.trial_will_end \
-        customer.subscription.pending_update_applied customer.subscription.pending_update_expired \
-        customer.subscription.past_due invoice.paid invoice.payment_failed invoice.payment_action_required \
-        invoice.finalization_failed invoice.voided invoice.marked_uncollectible charge.refunded refund.created \
+    for later in "charge.refunded refund.created \
         refund.updated refund.failed charge.dispute.created charge.dispute.updated charge.dispute.closed \
         charge.dispute.funds_withdrawn charge.dispute.funds_reinstated customer.deleted invoice_payment.paid \
         entitlements.active_entitlement_summary.updated radar.early_fraud_warning.created"

@@ -185,7 +185,7 @@ fn signals_of_the_fake_are_those_of_stripe() {
     let bought = world.buy(Purchase::of("price_1").kind(Kind::Subscription), at(0));
     let signals: Vec<_> =
         bought.events.iter().map(|e| crate::stripe::event::signal_of(e.event_type)).collect();
-    assert_eq!(signals[..2], [Signal::NotYetHandled, Signal::NotYetHandled]);
+    assert_eq!(signals[..2], [Signal::Subscription, Signal::Invoice]);
     assert!(matches!(signals[2], Signal::Session(_)));
     let body: Value = serde_json::from_slice(&bought.events[0].body(Rendering::PreBasil)).expect("JSON");
     assert!(body["data"]["object"]["current_period_end"].is_i64(), "as it was before basil");

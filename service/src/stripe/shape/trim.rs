@@ -25,6 +25,7 @@ const EVENT: [&[&str]; 3] = [
         "customer_details",
         "customer_email",
         "payment_intent",
+        "subscription",
         "line_items",
     ],
 ];

@@ -1,0 +1,220 @@
+//! From what is on record about a purchase, and what a look has seen, to a decision.
+//!
+//! A look fetches and then decides; a hand decides from what is stored. Both come through here.
+
+use bytes::Bytes;
+use grantsmith_core::entitle::Facts;
+use grantsmith_core::grant::Standing;
+use grantsmith_core::purchase::{
+    Email, InvoiceFact, Price, PurchaseId, SessionSnapshot, StripeId, SubscriptionSnapshot,
+};
+use grantsmith_core::terms::{self, Problem, Sources, Terms};
+use grantsmith_core::{AppId, Reason, entitle};
+use jiff::Timestamp;
+
+use crate::store::{
+    Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Snapshot, Source, Ticket,
+};
+use crate::stripe::shape;
+
+/// What this installation sells where a purchase does not say.
+#[derive(Debug, Clone, Default)]
+pub struct Offer {
+    /// The app of subscriptions that name none.
+    pub default_app: Option<AppId>,
+}
+
+/// A Stripe object as it was seen: as the domain reads it, and as it is kept.
+#[derive(Debug, Clone)]
+pub struct Seen<T> {
+    /// What counts of it.
+    pub object: T,
+    /// The whole.
+    pub snapshot: Snapshot,
+    /// Other objects that it names.
+    pub links: Vec<StripeId>,
+}
+
+/// What was seen of a purchase.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Its Checkout session.
+    pub session: Option<Seen<SessionSnapshot>>,
+    /// Its subscription.
+    pub subscription: Option<Seen<SubscriptionSnapshot>>,
+    /// Its invoices.
+    pub invoices: Vec<InvoiceFact>,
+    /// When the event that told of the payment happened, where one did.
+    pub paying_event_at: Option<Timestamp>,
+}
+
+impl View {
+    /// What the record itself has, without another look.
+    pub fn stored(record: &PurchaseRecord) -> Self {
+        Self {
+            session: record.session.as_ref().and_then(|snapshot| seen(snapshot, shape::session)),
+            subscription: record
+                .subscription
+                .as_ref()
+                .and_then(|snapshot| seen(snapshot, shape::subscription)),
+            invoices: record.invoices.clone(),
+            paying_event_at: None,
+        }
+    }
+
+    /// The snapshot of the purchase's own object.
+    fn own(&self, purchase: &PurchaseId) -> Option<&Snapshot> {
+        match purchase {
+            PurchaseId::Session(_) => self.session.as_ref().map(|seen| &seen.snapshot),
+            PurchaseId::Subscription(_) => self.subscription.as_ref().map(|seen| &seen.snapshot),
+        }
+    }
+
+    fn links(&self) -> Vec<StripeId> {
+        let session = self.session.iter().flat_map(|seen| seen.links.clone());
+        session.chain(self.subscription.iter().flat_map(|seen| seen.links.clone())).collect()
+    }
+
+    /// The buyer's address: what was typed at the till, else what the customer has.
+    fn email(&self) -> Option<Email> {
+        let session = self.session.as_ref().and_then(|seen| seen.object.email.clone());
+        session.or_else(|| self.subscription.as_ref().and_then(|seen| seen.object.email.clone()))
+    }
+
+    fn prices(&self) -> Vec<&Price> {
+        let lines = self.session.iter().flat_map(|seen| seen.object.line_items.iter().flatten());
+        let items = self.subscription.iter().flat_map(|seen| &seen.object.items);
+        let items = items.map(|item| &item.line);
+        items.chain(lines).filter_map(|line| line.price.as_ref()).collect()
+    }
+
+    fn terms(&self, offer: &Offer) -> Result<Terms, Problem> {
+        terms::resolve(&Sources {
+            session: self.session.as_ref().map(|seen| &seen.object.metadata),
+            subscription: self.subscription.as_ref().map(|seen| &seen.object.metadata),
+            prices: &self.prices(),
+            catalog: &|_| None,
+            default_app: offer.default_app.as_ref(),
+        })
+    }
+}
+
+/// Reads a stored snapshot.
+fn seen<T>(
+    snapshot: &Snapshot,
+    read: impl Fn(&serde_json::Value) -> Result<T, shape::Error>,
+) -> Option<Seen<T>> {
+    let object = read(&serde_json::from_slice(&snapshot.body).ok()?).ok()?;
+    Some(Seen { object, snapshot: snapshot.clone(), links: Vec::new() })
+}
+
+/// Who asks for a decision, and when.
+#[derive(Debug, Clone)]
+pub struct Occasion {
+    /// The object that was looked at.
+    pub looked_at: Object,
+    /// The place of the look.
+    pub ticket: Ticket,
+    /// For the journal; else the newest event is named.
+    pub cause: Option<String>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Decides a purchase; none while its own object was never seen.
+pub fn decide(
+    purchase: &PurchaseId,
+    record: &PurchaseRecord,
+    view: &View,
+    offer: &Offer,
+    occasion: Occasion,
+) -> Option<Decision> {
+    let Occasion { looked_at, ticket, cause, now } = occasion;
+    let snapshot = view.own(purchase)?.clone();
+    let invoices = merged(&record.invoices, &view.invoices);
+    let facts = Facts {
+        session: view.session.as_ref().map(|seen| &seen.object),
+        subscription: view.subscription.as_ref().map(|seen| &seen.object),
+        invoices: &invoices,
+        declared: &record.declared,
+        paid_at: record.paid_at,
+        paying_event_at: view.paying_event_at,
+        ..Facts::of(purchase)
+    };
+    let terms = record.terms.clone().map_or_else(|| view.terms(offer), Ok);
+    let grant = entitle(&facts, &terms, &record.hand, now);
+    let (state, reason, detail) = stand(&grant.standing);
+    let entitled = state == GrantState::Issuing;
+    let livemode = match (facts.subscription, facts.session) {
+        (Some(subscription), _) => subscription.livemode,
+        (None, Some(session)) => session.livemode,
+        (None, None) => false,
+    };
+    let newest = record.events.last().map(|event| format!("event {}", event.id));
+    let others = [
+        view.session.as_ref().map(|seen| seen.snapshot.clone()),
+        view.subscription.as_ref().map(|seen| seen.snapshot.clone()),
+    ];
+    Some(Decision {
+        purchase: purchase.clone(),
+        livemode,
+        ticket,
+        links: view.links(),
+        others: others.into_iter().flatten().filter(|other| other.object != snapshot.object).collect(),
+        state,
+        reason,
+        detail,
+        terms: terms.ok().filter(|_| entitled),
+        paid_at: grant.paid_at,
+        email: view.email(),
+        licenses: grant.licenses,
+        dunning: grant.dunning,
+        look_again: grant.look_again,
+        event_state: match state {
+            GrantState::Parked => EventState::Parked,
+            GrantState::NotOurs => EventState::Ignored,
+            _ => EventState::Handled,
+        },
+        cause: cause.or(newest).unwrap_or_else(|| "look".to_owned()),
+        at: now,
+        looked_at,
+        snapshot,
+        invoices,
+    })
+}
+
+fn merged(known: &[InvoiceFact], seen: &[InvoiceFact]) -> Vec<InvoiceFact> {
+    let mut all: Vec<InvoiceFact> = known.to_vec();
+    for fact in seen {
+        match all.iter_mut().find(|known| known.id == fact.id) {
+            Some(known) => *known = known.clone().merged(fact),
+            None => all.push(fact.clone()),
+        }
+    }
+    all
+}
+
+fn stand(standing: &Standing) -> (GrantState, Reason, Option<String>) {
+    match standing {
+        Standing::Entitled => (GrantState::Issuing, Reason::Issuing, None),
+        Standing::Pending(reason) => (GrantState::Pending, *reason, None),
+        Standing::Ended(reason) => (GrantState::Ended, *reason, None),
+        Standing::Parked(reason, fix) => (GrantState::Parked, *reason, Some(fix.clone())),
+        Standing::NotOurs(fix) => (GrantState::NotOurs, Reason::NotOurs, Some(fix.clone())),
+    }
+}
+
+/// The object that names a purchase.
+pub fn own_object(purchase: &PurchaseId) -> Object {
+    let (kind, id) = match purchase {
+        PurchaseId::Session(id) => (ObjectKind::Session, id),
+        PurchaseId::Subscription(id) => (ObjectKind::Subscription, id),
+    };
+    Object { kind, id: id.clone() }
+}
+
+/// A snapshot of a fetched object.
+pub fn fetched(kind: ObjectKind, id: StripeId, object: &serde_json::Value) -> Snapshot {
+    let body = serde_json::to_vec(object).map_or_else(|_| Bytes::new(), Bytes::from);
+    Snapshot { object: Object { kind, id }, source: Source::Fetched, body }
+}
