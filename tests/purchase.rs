@@ -211,11 +211,11 @@ async fn what_a_later_version_handles_is_kept_for_it(shape: Shape) {
     let keys = stack.keys(&bought.session).await;
     let now = stack.now().as_second();
     for (n, kind) in [
-        "customer.subscription.deleted",
         "charge.refunded",
         "refund.created",
         "charge.dispute.created",
-        "invoice.paid",
+        "customer.deleted",
+        "invoice_payment.paid",
     ]
     .into_iter()
     .enumerate()

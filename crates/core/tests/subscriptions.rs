@@ -1,0 +1,409 @@
+//! The decision table of subscriptions, for a seller to read: what Stripe says, and what the buyer then has.
+
+#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+
+use grantsmith_core::entitle::Facts;
+use grantsmith_core::grant::{Declared, DesiredState, Hand, Standing};
+use grantsmith_core::license::Slots;
+use grantsmith_core::purchase::{
+    Cancellation, InvoiceFact, InvoiceStatus, LineItem, Price, StripeId, SubscriptionItem,
+    SubscriptionSnapshot, SubscriptionStatus, ToldSubscription,
+};
+use grantsmith_core::terms::{
+    Duration, FailureAction, Follow, LicenseTerms, LineTerms, OnCancel, OnPaymentFailure, Rules, Terms,
+};
+use grantsmith_core::{AppId, Grant, LicenseName, PurchaseId, Reason, entitle};
+
+const DAY: i64 = 86_400;
+/// The first second of the current period.
+const START: i64 = 1_795_000_000;
+/// Its last.
+const END: i64 = START + 30 * DAY;
+
+fn time(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("time")
+}
+
+fn app(name: &str) -> AppId {
+    AppId::parse(name).expect("app")
+}
+
+fn item(price: &str, quantity: u64) -> SubscriptionItem {
+    let price = Price { id: price.to_owned(), lookup_key: None, product: None, recurring: true };
+    SubscriptionItem {
+        line: LineItem { price: Some(price), quantity, transform: None },
+        period_end: Some(time(END)),
+    }
+}
+
+/// An active subscription whose newest invoice is paid.
+fn subscription() -> SubscriptionSnapshot {
+    SubscriptionSnapshot {
+        id: StripeId::parse("sub_1").expect("id"),
+        status: SubscriptionStatus::Active,
+        created: time(START - 60 * DAY),
+        livemode: false,
+        metadata: BTreeMap::new(),
+        customer: None,
+        email: None,
+        items: vec![item("price_1", 1)],
+        items_complete: true,
+        period_start: Some(time(START)),
+        period_end: Some(time(END)),
+        trial_end: None,
+        cancellation: None,
+        latest_invoice: Some(StripeId::parse("in_1").expect("id")),
+    }
+}
+
+fn invoice(status: InvoiceStatus) -> InvoiceFact {
+    let paid = status == InvoiceStatus::Paid;
+    let pays_through = Some(time(if paid { END } else { START }));
+    InvoiceFact { id: "in_1".to_owned(), status, failed_since: None, pays_through }
+}
+
+fn failing(since: i64) -> InvoiceFact {
+    InvoiceFact { failed_since: Some(time(since)), ..invoice(InvoiceStatus::Open) }
+}
+
+fn terms(rules: Rules) -> Terms {
+    Terms::for_all(LicenseTerms {
+        app_id: app("app-1"),
+        duration: Duration::Subscription,
+        slots: Slots::Limited(1),
+        rules,
+    })
+}
+
+struct Case {
+    subscription: SubscriptionSnapshot,
+    invoices: Vec<InvoiceFact>,
+    rules: Rules,
+    declared: Vec<Declared>,
+    now: i64,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            subscription: subscription(),
+            invoices: vec![invoice(InvoiceStatus::Paid)],
+            rules: Rules::default(),
+            declared: Vec::new(),
+            now: START + DAY,
+        }
+    }
+}
+
+impl Case {
+    fn decide(&self) -> Grant {
+        let purchase = PurchaseId::Subscription(self.subscription.id.clone());
+        let facts = Facts {
+            subscription: Some(&self.subscription),
+            invoices: &self.invoices,
+            declared: &self.declared,
+            ..Facts::of(&purchase)
+        };
+        entitle(&facts, &Ok(terms(self.rules.clone())), &Hand::default(), time(self.now))
+    }
+}
+
+/// `active until +30d (Issued)`, with the end counted from the period's start.
+fn in_words(grant: &Grant) -> String {
+    match &grant.standing {
+        Standing::Pending(reason) => format!("waits: {reason}"),
+        Standing::Ended(reason) => format!("ended: {reason}"),
+        Standing::Parked(reason, _) => format!("parked: {reason}"),
+        Standing::NotOurs(_) => "not ours".to_owned(),
+        Standing::Entitled => {
+            let license = grant.licenses.first().expect("a license");
+            let state = match license.state {
+                DesiredState::Active => {
+                    let end = license.expires_at.expect("an end").as_second() - START;
+                    format!("active until {}d", end / DAY)
+                }
+                DesiredState::Suspended => "suspended".to_owned(),
+                DesiredState::Revoked => "revoked".to_owned(),
+            };
+            format!("{state} ({})", license.reason)
+        }
+    }
+}
+
+fn row(what: &str, change: impl FnOnce(&mut Case), expected: &str) {
+    let mut case = Case::default();
+    change(&mut case);
+    assert_eq!(in_words(&case.decide()), expected, "{what}");
+}
+
+#[test]
+fn what_stripe_says_decides_what_the_buyer_has() {
+    use SubscriptionStatus as Status;
+    let status = |status| move |case: &mut Case| case.subscription.status = status;
+
+    row("in good standing", |_| {}, "active until 30d (Issued)");
+    row("first payment not done", status(Status::Incomplete), "waits: PaymentPending");
+    row("first payment never done", status(Status::IncompleteExpired), "ended: PaymentFailed");
+    row("Stripe gave up", status(Status::Unpaid), "suspended (PaymentFailed)");
+    row("paused", status(Status::Paused), "suspended (Paused)");
+    row("over", status(Status::Canceled), "revoked (Canceled)");
+    row("a status of tomorrow", status(Status::Other), "parked: NotYetHandled");
+    row(
+        "in its trial",
+        |case| {
+            case.subscription.status = Status::Trialing;
+            case.subscription.trial_end = Some(time(START + 14 * DAY));
+        },
+        "active until 14d (Issued)",
+    );
+    row(
+        "its end is scheduled",
+        |case| case.subscription.cancellation = Some(Cancellation::Scheduled),
+        "active until 30d (Ending)",
+    );
+}
+
+#[test]
+fn the_plan_says_what_the_end_does() {
+    let canceled = |cancellation, on_cancel| {
+        move |case: &mut Case| {
+            case.subscription.status = SubscriptionStatus::Canceled;
+            case.subscription.cancellation = cancellation;
+            case.rules.on_cancel = on_cancel;
+        }
+    };
+    row("at once, as in the guide", canceled(None, OnCancel::Immediately), "revoked (Canceled)");
+    row("at the end of the period", canceled(None, OnCancel::AtPeriodEnd), "active until 30d (Ending)");
+    row(
+        "but not for want of payment",
+        canceled(Some(Cancellation::Unpaid), OnCancel::AtPeriodEnd),
+        "revoked (Canceled)",
+    );
+    row(
+        "a late invoice revives nothing",
+        |case| {
+            case.subscription.status = SubscriptionStatus::Canceled;
+            case.invoices =
+                vec![InvoiceFact { failed_since: Some(time(START)), ..invoice(InvoiceStatus::Paid) }];
+        },
+        "revoked (Canceled)",
+    );
+}
+
+#[test]
+fn a_failed_payment_leaves_a_time_of_grace() {
+    let failed = |rules: OnPaymentFailure, days: i64| {
+        move |case: &mut Case| {
+            case.subscription.status = SubscriptionStatus::PastDue;
+            case.invoices = vec![failing(START)];
+            case.rules.on_payment_failure = rules;
+            case.now = START + days * DAY;
+        }
+    };
+    let warn = OnPaymentFailure::default();
+    let of = |action, grace| OnPaymentFailure { action, grace };
+    let week = of(FailureAction::Warn, Some(7 * 86_400));
+    row("just failed", failed(warn, 0), "active until 30d (PaymentFailed)");
+    row("Stripe goes on trying", failed(warn, 20), "active until 30d (PaymentFailed)");
+    row("for three weeks at most", failed(warn, 21), "suspended (PaymentFailed)");
+    row("a week by plan", failed(week, 6), "active until 30d (PaymentFailed)");
+    row("and no longer", failed(week, 7), "suspended (PaymentFailed)");
+    row("at once by plan", failed(of(FailureAction::Revoke, None), 0), "suspended (PaymentFailed)");
+    row("not at all by plan", failed(of(FailureAction::Ignore, None), 25), "active until 30d (Issued)");
+    row(
+        "paid in the end",
+        |case| {
+            case.invoices =
+                vec![InvoiceFact { failed_since: Some(time(START)), ..invoice(InvoiceStatus::Paid) }];
+        },
+        "active until 30d (Issued)",
+    );
+    row(
+        "an old invoice that stayed open, while Stripe says all is well",
+        |case| case.invoices.push(InvoiceFact { id: "in_0".to_owned(), ..failing(START - 40 * DAY) }),
+        "active until 30d (Issued)",
+    );
+}
+
+#[test]
+fn the_expiry_reaches_to_the_end_of_grace() {
+    let mut case = Case { invoices: vec![failing(END - DAY)], now: END - DAY, ..Case::default() };
+    case.subscription.status = SubscriptionStatus::PastDue;
+    let grant = case.decide();
+    assert_eq!(in_words(&grant), "active until 50d (PaymentFailed)");
+    let dunning = grant.dunning.expect("the buyer is warned");
+    assert_eq!((dunning.invoice.as_str(), dunning.since), ("in_1", time(END - DAY)));
+    assert_eq!(dunning.ends_at, time(END + 20 * DAY));
+    assert_eq!(grant.look_again, Some(dunning.ends_at), "nothing else tells of the end");
+}
+
+#[test]
+fn the_expiry_follows_the_period_or_the_money() {
+    use InvoiceStatus::{Draft, Paid};
+    let follow = |follow, paid: &'static [i64], latest| {
+        move |case: &mut Case| {
+            case.rules.follow = follow;
+            case.invoices = paid
+                .iter()
+                .map(|end| InvoiceFact {
+                    id: format!("in_paid_{end}"),
+                    status: InvoiceStatus::Paid,
+                    failed_since: None,
+                    pays_through: Some(time(START + end * DAY)),
+                })
+                .chain([invoice(latest)])
+                .collect();
+        }
+    };
+    row("the period", follow(Follow::Period, &[0], Draft), "active until 30d (Issued)");
+    row("what is paid", follow(Follow::PaidThrough, &[0], Draft), "active until 0d (Issued)");
+    row("and then the renewal", follow(Follow::PaidThrough, &[0], Paid), "active until 30d (Issued)");
+    row(
+        "nothing known to be paid, and something owed",
+        follow(Follow::PaidThrough, &[], Draft),
+        "active until 0d (Issued)",
+    );
+    row(
+        "with a buffer",
+        |case| {
+            case.rules.buffer = 86_400;
+        },
+        "active until 31d (Issued)",
+    );
+}
+
+fn declared(names: &[(&str, &str)]) -> Vec<Declared> {
+    let one = |(name, app_id): &(&str, &str)| Declared {
+        name: LicenseName::parse(name).expect("name"),
+        app_id: app(app_id),
+        slots: Slots::Limited(1),
+    };
+    names.iter().map(one).collect()
+}
+
+fn states(grant: &Grant) -> Vec<(String, DesiredState)> {
+    grant.licenses.iter().map(|license| (license.name.to_string(), license.state)).collect()
+}
+
+#[test]
+fn units_are_added_once_paid_and_taken_from_the_newest() {
+    use DesiredState::{Active, Revoked};
+    let named = |list: &[(&str, DesiredState)]| {
+        list.iter().map(|(name, state)| ((*name).to_owned(), *state)).collect::<Vec<_>>()
+    };
+    let mut case = Case { declared: declared(&[("main", "app-1"), ("2", "app-1")]), ..Case::default() };
+    case.subscription.items = vec![item("price_1", 3)];
+    case.invoices = vec![invoice(InvoiceStatus::Open)];
+    assert_eq!(states(&case.decide()), named(&[("main", Active), ("2", Active)]), "not paid yet");
+    case.invoices = vec![invoice(InvoiceStatus::Paid)];
+    assert_eq!(states(&case.decide()), named(&[("main", Active), ("2", Active), ("3", Active)]));
+    case.subscription.items = vec![item("price_1", 1)];
+    assert_eq!(states(&case.decide()), named(&[("main", Active), ("2", Revoked)]));
+    case.subscription.items_complete = false;
+    assert_eq!(states(&case.decide()), named(&[("main", Active)]), "absence counts only where all is known");
+}
+
+#[test]
+fn a_name_stays_with_its_app() {
+    let known = declared(&[("main", "app-1"), ("2", "app-2"), ("3", "app-1")]);
+    let mut case = Case { declared: known, ..Case::default() };
+    case.subscription.items = vec![item("price_2", 1), item("price_1", 1)];
+    let line = |price: &str, name| LineTerms {
+        price: Some(price.to_owned()),
+        terms: LicenseTerms {
+            app_id: app(name),
+            duration: Duration::Subscription,
+            slots: Slots::Limited(1),
+            rules: Rules::default(),
+        },
+    };
+    let terms = Terms { lines: vec![line("price_1", "app-1"), line("price_2", "app-2")] };
+    let purchase = PurchaseId::Subscription(case.subscription.id.clone());
+    let facts = Facts {
+        subscription: Some(&case.subscription),
+        invoices: &case.invoices,
+        declared: &case.declared,
+        ..Facts::of(&purchase)
+    };
+    let grant = entitle(&facts, &Ok(terms), &Hand::default(), time(START));
+    let apps: Vec<(&str, &str, DesiredState)> = grant
+        .licenses
+        .iter()
+        .map(|license| (license.name.as_str(), license.app_id.as_str(), license.state))
+        .collect();
+    assert_eq!(
+        apps,
+        [
+            ("2", "app-2", DesiredState::Active),
+            ("main", "app-1", DesiredState::Active),
+            ("3", "app-1", DesiredState::Revoked)
+        ]
+    );
+}
+
+fn told(n: i64, status: SubscriptionStatus, was: Option<SubscriptionStatus>) -> ToldSubscription {
+    let subscription = SubscriptionSnapshot { status, ..subscription() };
+    // Several changes a second, as Stripe makes them.
+    ToldSubscription { subscription, was, event_at: time(START + n / 3), event_id: format!("evt_{n}") }
+}
+
+/// Two true histories.
+fn histories() -> [Vec<ToldSubscription>; 2] {
+    use SubscriptionStatus::{Active, Canceled, Incomplete, PastDue, Unpaid};
+    let chain = |statuses: &[SubscriptionStatus]| {
+        let was = std::iter::once(None).chain(statuses.iter().copied().map(Some));
+        (0..).zip(statuses).zip(was).map(|((n, status), was)| told(n, *status, was)).collect()
+    };
+    [
+        chain(&[Incomplete, Active, PastDue, Active, PastDue, Unpaid]),
+        chain(&[Incomplete, Active, PastDue, Unpaid, Active, Canceled]),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_events_does_not_matter(
+        which in 0usize..2, order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(),
+        again in subsequence((0..6).collect::<Vec<usize>>(), 0..6),
+    ) {
+        let history = &histories()[which];
+        let last = history.last().expect("an end").subscription.status;
+        let shuffled = order.iter().chain(&again).map(|n| history[*n].clone());
+        let newest = ToldSubscription::newest(shuffled).expect("told");
+        prop_assert_eq!(newest.subscription.status, last);
+    }
+
+    #[test]
+    fn a_ledger_is_the_same_in_any_order(
+        order in Just((0..4).collect::<Vec<usize>>()).prop_shuffle(), again in 0usize..4,
+    ) {
+        let facts = [failing(START + 50), failing(START), invoice(InvoiceStatus::Draft), invoice(InvoiceStatus::Paid)];
+        let merge = |order: &[usize]| {
+            order.iter().map(|n| facts[*n].clone()).reduce(|known, fact| known.merged(&fact)).expect("facts")
+        };
+        let mut repeated = order.clone();
+        repeated.push(again);
+        prop_assert_eq!(merge(&repeated), merge(&[0, 1, 2, 3]));
+    }
+
+    /// Whatever is known, grace is never longer than promised, and no license ends before it.
+    #[test]
+    fn grace_is_kept_and_ends(since in -40i64..40, days in -10i64..60, grace in prop::option::of(0u32..40)) {
+        let mut case = Case { now: START + days * DAY, invoices: vec![failing(START + since * DAY)], ..Case::default() };
+        case.subscription.status = SubscriptionStatus::PastDue;
+        case.rules.on_payment_failure.grace = grace.map(|days| days * 86_400);
+        let license = case.decide().licenses.remove(0);
+        let length = grace.map_or(21, |days| i64::from(days).min(21));
+        let end = time(START + (since + length) * DAY);
+        let over = end <= time(case.now);
+        prop_assert_eq!(license.state == DesiredState::Suspended, over);
+        prop_assert!(license.expires_at.expect("an end").duration_since(end) >= SignedDuration::ZERO);
+        prop_assert_eq!(license.reason, Reason::PaymentFailed);
+    }
+}
