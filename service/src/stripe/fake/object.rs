@@ -1,15 +1,17 @@
 //! The fake's objects, as large and as shaped as real ones (Stripe, API reference).
 
+mod age;
+pub(super) mod billing;
+
 use serde_json::{Value, json};
 
 use super::purchase::{Kind, Line};
 use super::world::{Record, Stage};
 
-/// The version before the great change of 2025 that old endpoints are pinned to.
-pub(super) const OLD_VERSION: &str = "2024-06-20";
+pub(super) use age::{OLD_VERSION, age};
 
-/// So many line items come inside a session; for the rest one has to ask.
-const INLINE_LINES: usize = 10;
+/// So many elements of a list come inside another object; for the rest one has to ask.
+const INLINE: usize = 10;
 
 /// What an answer shows whole rather than by id (`expand[]`).
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,6 +19,8 @@ pub(super) struct Expand {
     pub(super) intent: bool,
     pub(super) charge: bool,
     pub(super) lines: bool,
+    pub(super) latest_invoice: bool,
+    pub(super) customer: bool,
 }
 
 impl Expand {
@@ -26,6 +30,8 @@ impl Expand {
             "payment_intent" => self.intent = true,
             "payment_intent.latest_charge" => (self.intent, self.charge) = (true, true),
             "line_items" => self.lines = true,
+            "latest_invoice" => self.latest_invoice = true,
+            "customer" => self.customer = true,
             _ => {}
         }
     }
@@ -40,23 +46,24 @@ pub(super) fn url(kind: &str, id: &str) -> String {
     format!("/v1/{collection}/{id}")
 }
 
-/// The object that an event of this type has inside.
-pub(super) fn of_event(record: &Record, event_type: &str) -> Value {
-    match event_type.split('.').next() {
-        Some("payment_intent") => intent(record, Expand::default()),
-        Some("charge") => charge(record),
-        Some("customer") => subscription(record),
-        Some("invoice") => invoice(record),
-        _ => session(record, Expand::default()),
-    }
+fn amount(record: &Record) -> u64 {
+    let in_trial = |line: &&Line| record.purchase.trial_days.is_some() && record.purchase.recurs(line);
+    let due = record.purchase.lines.iter().filter(|line| !in_trial(line));
+    if record.stage == Stage::Free { 0 } else { due.map(line_amount).sum() }
 }
 
-fn amount(record: &Record) -> u64 {
-    if record.stage == Stage::Free { 0 } else { record.purchase.lines.iter().map(line_amount).sum() }
-}
+/// What one of anything costs.
+const UNIT_AMOUNT: u64 = 4_900;
 
 fn line_amount(line: &Line) -> u64 {
-    line.quantity.saturating_mul(4_900)
+    line.quantity.saturating_mul(UNIT_AMOUNT)
+}
+
+/// A list as it comes inside another object.
+fn inline(mut all: Vec<Value>, url: &str) -> Value {
+    let has_more = all.len() > INLINE;
+    all.truncate(INLINE);
+    json!({"object": "list", "data": all, "has_more": has_more, "url": url})
 }
 
 /// A Checkout session at the pinned version.
@@ -84,17 +91,14 @@ pub(super) fn session(record: &Record, expand: Expand) -> Value {
     if record.has_intent() {
         session["payment_intent"] = if expand.intent { intent(record, expand) } else { json!(record.intent) };
     }
-    if record.purchase.kind == Kind::Subscription && record.stage != Stage::Expired {
+    if record.has_subscription() {
         session["subscription"] = json!(record.subscription);
         session["invoice"] = json!(record.invoice);
         session["customer"] = json!(record.customer);
     }
     if expand.lines {
-        let mut all = lines(record);
-        let has_more = all.len() > INLINE_LINES;
-        all.truncate(INLINE_LINES);
         let url = format!("{}/line_items", url("checkout.session", &record.session));
-        session["line_items"] = json!({"object": "list", "data": all, "has_more": has_more, "url": url});
+        session["line_items"] = inline(lines(record), &url);
     }
     session
 }
@@ -224,107 +228,25 @@ fn line_item(record: &Record, index: usize, line: &Line) -> Value {
         "id": format!("li_1{tail}{index:05}"), "object": "item", "adjustable_quantity": null,
         "amount_discount": 0, "amount_subtotal": line_amount(line), "amount_tax": 0,
         "amount_total": line_amount(line), "currency": "eur", "description": "License", "metadata": {},
-        "price": price(record, line), "quantity": line.quantity
+        "price": price(line, record.purchase.recurs(line), record.mode.livemode()), "quantity": line.quantity
     })
 }
 
-fn price(record: &Record, line: &Line) -> Value {
+fn price(line: &Line, recurs: bool, livemode: bool) -> Value {
     let transform = line.transform.map(|transform| {
         json!({"divide_by": transform.divide_by, "round": if transform.round_up { "up" } else { "down" }})
     });
-    let recurring = (record.purchase.kind == Kind::Subscription)
+    let recurring = recurs
         .then(|| json!({"interval": "month", "interval_count": 1, "meter": null, "usage_type": "licensed"}));
     json!({
         "id": line.price, "object": "price", "active": true, "billing_scheme": "per_unit", "currency": "eur",
-        "created": 1_700_000_000, "livemode": record.mode.livemode(), "lookup_key": null, "metadata": {},
-        "nickname": null, "product": "prod_FakeFakeFakeFa", "recurring": recurring, "tax_behavior": "exclusive",
-        "tiers_mode": null, "transform_quantity": transform,
-        "type": if record.purchase.kind == Kind::Subscription { "recurring" } else { "one_time" },
-        "unit_amount": 4_900, "unit_amount_decimal": "4900"
+        "created": 1_700_000_000, "livemode": livemode, "lookup_key": line.lookup_key, "metadata": {},
+        "nickname": null, "product": product(line), "recurring": recurring, "tax_behavior": "exclusive",
+        "tiers_mode": null, "transform_quantity": transform, "type": if recurs { "recurring" } else { "one_time" },
+        "unit_amount": UNIT_AMOUNT, "unit_amount_decimal": UNIT_AMOUNT.to_string()
     })
 }
 
-/// A month.
-const PERIOD: i64 = 30 * 86_400;
-
-fn subscription(record: &Record) -> Value {
-    let begun = record.begun_at.as_second();
-    let item = |(index, line): (usize, &Line)| {
-        json!({
-            "id": format!("si_{}{index}", record.customer.get(4..).unwrap_or_default()), "object": "subscription_item",
-            "created": begun, "current_period_start": begun, "current_period_end": begun + PERIOD, "metadata": {},
-            "price": price(record, line), "quantity": line.quantity, "subscription": record.subscription
-        })
-    };
-    let items: Vec<_> = record.purchase.lines.iter().enumerate().map(item).collect();
-    json!({
-        "id": record.subscription, "object": "subscription", "billing_mode": {"type": "flexible"}, "cancel_at": null,
-        "cancel_at_period_end": false, "canceled_at": null, "created": begun, "currency": "eur",
-        "customer": record.customer, "latest_invoice": record.invoice, "livemode": record.mode.livemode(),
-        "items": {"object": "list", "data": items, "has_more": false}, "metadata": {}, "pause_collection": null,
-        "start_date": begun, "status": "active", "trial_end": null
-    })
-}
-
-fn invoice(record: &Record) -> Value {
-    json!({
-        "id": record.invoice, "object": "invoice", "amount_due": amount(record), "amount_paid": amount(record),
-        "billing_reason": "subscription_create", "created": record.begun_at.as_second(), "currency": "eur",
-        "customer": record.customer, "customer_email": record.purchase.email, "livemode": record.mode.livemode(),
-        "metadata": {}, "status": "paid",
-        "parent": {"type": "subscription_details", "subscription_details": {
-            "metadata": {}, "subscription": record.subscription
-        }}
-    })
-}
-
-/// Turns an object of the pinned version into one of [`OLD_VERSION`], as far as the fake's objects differ.
-pub(super) fn age(object: &mut Value) {
-    /// What sessions did not have then.
-    const NEWER: [&str; 13] = [
-        "adaptive_pricing",
-        "allowed_payment_method_types",
-        "branding_settings",
-        "collected_information",
-        "customer_account",
-        "discounts",
-        "excluded_payment_method_types",
-        "managed_payments",
-        "name_collection",
-        "optional_items",
-        "origin_context",
-        "permissions",
-        "wallet_options",
-    ];
-    let kind = object["object"].as_str().map(str::to_owned);
-    let Some(fields) = object.as_object_mut() else { return };
-    for newer in NEWER {
-        fields.remove(newer);
-    }
-    match kind.as_deref() {
-        Some("checkout.session") => {
-            fields.insert("payment_method_types".to_owned(), json!(["card"]));
-            fields.insert("shipping_details".to_owned(), Value::Null);
-            fields.insert("ui_mode".to_owned(), json!("hosted"));
-        }
-        Some("payment_intent" | "charge") => {
-            fields.insert("invoice".to_owned(), Value::Null);
-        }
-        Some("subscription") => {
-            fields.remove("billing_mode");
-            let start = fields.get("start_date").and_then(Value::as_i64).unwrap_or_default();
-            fields.insert("current_period_start".to_owned(), json!(start));
-            fields.insert("current_period_end".to_owned(), json!(start + PERIOD));
-        }
-        Some("invoice") => {
-            if let Some(parent) = fields.remove("parent") {
-                fields.insert(
-                    "subscription".to_owned(),
-                    parent["subscription_details"]["subscription"].clone(),
-                );
-                fields.insert("paid".to_owned(), json!(true));
-            }
-        }
-        _ => {}
-    }
+fn product(line: &Line) -> &str {
+    line.product.as_deref().unwrap_or("prod_FakeFakeFakeFa")
 }

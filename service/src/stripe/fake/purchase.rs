@@ -40,6 +40,24 @@ pub struct Line {
     pub quantity: u64,
     /// `price.transform_quantity`
     pub transform: Option<Transform>,
+    /// Sold once, even with a subscription: it is in the session and the first invoice, and no item of the subscription.
+    pub one_time: bool,
+    /// `price.lookup_key`
+    pub lookup_key: Option<String>,
+    /// `prod_…`; one for all unless told.
+    pub product: Option<String>,
+}
+
+impl Line {
+    /// One piece of a price.
+    pub fn of(price: &str) -> Self {
+        let price = price.to_owned();
+        Self { price, quantity: 1, transform: None, one_time: false, lookup_key: None, product: None }
+    }
+
+    pub(super) fn units(&self) -> u64 {
+        LineItem { price: None, quantity: self.quantity, transform: self.transform }.units()
+    }
 }
 
 /// What somebody buys.
@@ -51,8 +69,12 @@ pub struct Purchase {
     pub payment: PaymentPlan,
     /// The buyer's address.
     pub email: Option<String>,
-    /// The seller's metadata.
+    /// The seller's metadata, on the session.
     pub metadata: BTreeMap<String, String>,
+    /// The seller's metadata on the subscription. Stripe copies none from the session.
+    pub subscription_metadata: BTreeMap<String, String>,
+    /// A subscription begins with so many free days.
+    pub trial_days: Option<u32>,
     /// What is bought.
     pub lines: Vec<Line>,
 }
@@ -65,7 +87,9 @@ impl Purchase {
             payment: PaymentPlan::Paid,
             email: Some("buyer@example.com".to_owned()),
             metadata: BTreeMap::new(),
-            lines: vec![Line { price: price.to_owned(), quantity: 1, transform: None }],
+            subscription_metadata: BTreeMap::new(),
+            trial_days: None,
+            lines: vec![Line::of(price)],
         }
     }
 
@@ -73,6 +97,20 @@ impl Purchase {
     #[must_use]
     pub fn metadata(mut self, key: &str, value: &str) -> Self {
         self.metadata.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// With a pair of metadata more on its subscription.
+    #[must_use]
+    pub fn subscription_metadata(mut self, key: &str, value: &str) -> Self {
+        self.subscription_metadata.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A subscription whose first days are free.
+    #[must_use]
+    pub fn trial(mut self, days: u32) -> Self {
+        self.trial_days = Some(days);
         self
     }
 
@@ -92,18 +130,37 @@ impl Purchase {
 
     /// That many of the last line.
     #[must_use]
-    pub fn times(mut self, quantity: u64) -> Self {
-        if let Some(line) = self.lines.last_mut() {
-            line.quantity = quantity;
-        }
-        self
+    pub fn times(self, quantity: u64) -> Self {
+        self.last(|line| line.quantity = quantity)
     }
 
     /// With the last line sold in packages.
     #[must_use]
-    pub fn packed(mut self, divide_by: u64, round_up: bool) -> Self {
+    pub fn packed(self, divide_by: u64, round_up: bool) -> Self {
+        self.last(|line| line.transform = Some(Transform { divide_by, round_up }))
+    }
+
+    /// With the last line sold once, beside a subscription.
+    #[must_use]
+    pub fn one_time(self) -> Self {
+        self.last(|line| line.one_time = true)
+    }
+
+    /// With a lookup key at the price of the last line.
+    #[must_use]
+    pub fn lookup_key(self, key: &str) -> Self {
+        self.last(|line| line.lookup_key = Some(key.to_owned()))
+    }
+
+    /// With the last line's price of that product.
+    #[must_use]
+    pub fn product(self, product: &str) -> Self {
+        self.last(|line| line.product = Some(product.to_owned()))
+    }
+
+    fn last(mut self, change: impl FnOnce(&mut Line)) -> Self {
         if let Some(line) = self.lines.last_mut() {
-            line.transform = Some(Transform { divide_by, round_up });
+            change(line);
         }
         self
     }
@@ -111,7 +168,7 @@ impl Purchase {
     /// With a line more.
     #[must_use]
     pub fn and(mut self, price: &str) -> Self {
-        self.lines.push(Line { price: price.to_owned(), quantity: 1, transform: None });
+        self.lines.push(Line::of(price));
         self
     }
 
@@ -131,9 +188,16 @@ impl Purchase {
 
     /// How many units it sells, once paid.
     pub fn units(&self) -> u64 {
-        let units = |line: &Line| {
-            LineItem { price: None, quantity: line.quantity, transform: line.transform }.units()
-        };
-        self.lines.iter().map(units).sum()
+        self.lines.iter().map(Line::units).sum()
+    }
+
+    pub(super) fn recurs(&self, line: &Line) -> bool {
+        self.kind == Kind::Subscription && !line.one_time
+    }
+
+    /// Whether money is due at once.
+    pub(super) fn is_free(&self) -> bool {
+        let in_trial = |line: &Line| self.trial_days.is_some() && self.recurs(line);
+        self.payment == PaymentPlan::Free || self.lines.iter().all(in_trial)
     }
 }

@@ -29,10 +29,20 @@ pub enum Route {
     Session,
     /// `GET /v1/checkout/sessions/{id}/line_items`
     LineItems,
-    /// `GET /v1/checkout/sessions?payment_intent=`
+    /// `GET /v1/checkout/sessions?payment_intent=&subscription=`
     Sessions,
     /// `GET /v1/charges/{id}`
     Charge,
+    /// `GET /v1/subscriptions/{id}`
+    Subscription,
+    /// `GET /v1/subscription_items?subscription=`
+    SubscriptionItems,
+    /// `GET /v1/invoices/{id}`
+    Invoice,
+    /// `GET /v1/invoices?subscription=&status=`
+    Invoices,
+    /// `GET /v1/customers/{id}`
+    Customer,
 }
 
 /// What goes wrong with a request.
@@ -174,6 +184,11 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/checkout/sessions/{id}/line_items", get(line_items))
         .route("/v1/checkout/sessions", get(sessions))
         .route("/v1/charges/{id}", get(charge))
+        .route("/v1/subscriptions/{id}", get(subscription))
+        .route("/v1/subscription_items", get(subscription_items))
+        .route("/v1/invoices/{id}", get(invoice))
+        .route("/v1/invoices", get(invoices))
+        .route("/v1/customers/{id}", get(customer))
         .fallback(|| async { error(404, None, &[]) })
         .with_state(shared)
 }
@@ -184,8 +199,7 @@ async fn session(
     Query(query): Query<Pairs>,
     request: Request,
 ) -> Response {
-    let mut expand = Expand::default();
-    query.iter().filter(|(key, _)| key.starts_with("expand[")).for_each(|(_, path)| expand.add(path));
+    let expand = expand(&query);
     answer(&shared, Route::Session, request.headers(), || shared.world.session(&id, expand)).await
 }
 
@@ -208,14 +222,62 @@ async fn sessions(
     request: Request,
 ) -> Response {
     let page = || {
-        let intent = value(&query, "payment_intent").unwrap_or_default();
-        page(&shared.world.sessions_of_intent(intent), &query, "/v1/checkout/sessions")
+        let (intent, subscription) = (value(&query, "payment_intent"), value(&query, "subscription"));
+        page(&shared.world.sessions(intent, subscription), &query, "/v1/checkout/sessions")
     };
     answer(&shared, Route::Sessions, request.headers(), page).await
 }
 
 async fn charge(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
     answer(&shared, Route::Charge, request.headers(), || shared.world.charge(&id)).await
+}
+
+async fn subscription(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(query): Query<Pairs>,
+    request: Request,
+) -> Response {
+    let expand = expand(&query);
+    answer(&shared, Route::Subscription, request.headers(), || shared.world.subscription(&id, expand)).await
+}
+
+async fn subscription_items(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<Pairs>,
+    request: Request,
+) -> Response {
+    let page = || {
+        let subscription = value(&query, "subscription").unwrap_or_default();
+        page(&shared.world.subscription_items(subscription), &query, "/v1/subscription_items")
+    };
+    answer(&shared, Route::SubscriptionItems, request.headers(), page).await
+}
+
+async fn invoice(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+    answer(&shared, Route::Invoice, request.headers(), || shared.world.invoice(&id)).await
+}
+
+async fn invoices(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<Pairs>,
+    request: Request,
+) -> Response {
+    let page = || {
+        let (subscription, status) = (value(&query, "subscription"), value(&query, "status"));
+        page(&shared.world.invoices(subscription, status), &query, "/v1/invoices")
+    };
+    answer(&shared, Route::Invoices, request.headers(), page).await
+}
+
+async fn customer(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+    answer(&shared, Route::Customer, request.headers(), || shared.world.customer(&id)).await
+}
+
+fn expand(query: &Pairs) -> Expand {
+    let mut expand = Expand::default();
+    query.iter().filter(|(key, _)| key.starts_with("expand[")).for_each(|(_, path)| expand.add(path));
+    expand
 }
 
 fn value<'q>(query: &'q Pairs, key: &str) -> Option<&'q str> {

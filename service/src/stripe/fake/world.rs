@@ -2,26 +2,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use data_encoding::HEXLOWER;
-use jiff::Timestamp;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+mod subscriptions;
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::billing::{Books, Change, Ids};
+use super::event::{Event, id_of};
 use super::object::{self, Expand};
 use super::purchase::{Kind, PaymentPlan, Purchase};
+use super::subscription::Start;
 use crate::stripe::Mode;
-use crate::stripe::client::STRIPE_VERSION;
-
-/// In which shape events are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rendering {
-    /// A snapshot of an endpoint that is pinned to a version before the great change of 2025.
-    PreBasil,
-    /// A snapshot of our pinned version.
-    Endive,
-    /// The name of the object only.
-    Thin,
-}
 
 /// Where a purchase stands in truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +46,10 @@ impl Record {
     pub(super) fn has_intent(&self) -> bool {
         self.purchase.kind == Kind::Payment && !matches!(self.stage, Stage::Free | Stage::Expired)
     }
+
+    pub(super) fn has_subscription(&self) -> bool {
+        self.purchase.kind == Kind::Subscription && self.stage != Stage::Expired
+    }
 }
 
 /// How a purchase that waits for its money goes on.
@@ -75,6 +70,8 @@ pub enum Turn {
 pub struct Bought {
     /// Its session.
     pub session: String,
+    /// Its subscription, if it sold one.
+    pub subscription: Option<String>,
     /// The events that Stripe sends for it, in the order they happened.
     pub events: Vec<Event>,
 }
@@ -92,73 +89,6 @@ pub struct Truth {
     pub units: u64,
 }
 
-/// An event, not yet rendered.
-#[derive(Debug, Clone)]
-pub struct Event {
-    /// Its type, without `v1.`.
-    pub event_type: &'static str,
-    /// When it happened.
-    pub at: Timestamp,
-    serial: u64,
-    seed: u64,
-    livemode: bool,
-    object: Value,
-    previous: Option<Value>,
-}
-
-impl Event {
-    /// Its id, which depends on the rendering: a thin destination sends other events than a snapshot one.
-    pub fn id(&self, rendering: Rendering) -> String {
-        match rendering {
-            Rendering::PreBasil | Rendering::Endive => id_of("evt_1", 24, self.seed, self.serial, "event"),
-            Rendering::Thin => id_of("evt_65", 40, self.seed, self.serial, "thin"),
-        }
-    }
-
-    /// The same change under another id, as Stripe sends now and then (Stripe, webhooks).
-    #[must_use]
-    pub fn twin(&self) -> Self {
-        Self { serial: self.serial | 1 << 63, ..self.clone() }
-    }
-
-    /// The id of the object it is about.
-    pub fn object_id(&self) -> &str {
-        self.object["id"].as_str().unwrap_or_default()
-    }
-
-    /// The bytes that Stripe would post.
-    pub fn body(&self, rendering: Rendering) -> Vec<u8> {
-        let id = self.id(rendering);
-        let kind = self.object["object"].as_str().unwrap_or_default();
-        let envelope = match rendering {
-            Rendering::Thin => json!({
-                "id": id, "object": "v2.core.event", "context": null, "created": format!("{:.3}", self.at),
-                "livemode": self.livemode, "reason": null, "type": format!("v1.{}", self.event_type),
-                "related_object": {"id": self.object_id(), "type": kind, "url": object::url(kind, self.object_id())},
-            }),
-            Rendering::PreBasil | Rendering::Endive => {
-                let mut object = self.object.clone();
-                let version = if rendering == Rendering::PreBasil {
-                    object::age(&mut object);
-                    object::OLD_VERSION
-                } else {
-                    STRIPE_VERSION
-                };
-                let mut data = json!({"object": object});
-                if let Some(previous) = &self.previous {
-                    data["previous_attributes"] = previous.clone();
-                }
-                json!({
-                    "id": id, "object": "event", "api_version": version, "created": self.at.as_second(), "data": data,
-                    "livemode": self.livemode, "pending_webhooks": 1,
-                    "request": {"id": null, "idempotency_key": null}, "type": self.event_type,
-                })
-            }
-        };
-        serde_json::to_vec_pretty(&envelope).unwrap_or_default()
-    }
-}
-
 /// Purchases as they really happened. The same seed and calls give the same ids.
 #[derive(Debug)]
 pub struct World {
@@ -167,22 +97,26 @@ pub struct World {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     serial: u64,
     records: Vec<Record>,
+    books: Books,
 }
 
 impl World {
     /// A world without purchases. Worlds of different seeds share no id.
     pub fn new(mode: Mode, seed: u64) -> Self {
-        Self { mode, seed, state: Mutex::default() }
+        let state = State { serial: 0, records: Vec::new(), books: Books::new(mode.livemode()) };
+        Self { mode, seed, state: Mutex::new(state) }
     }
 
-    /// Somebody goes through Checkout. A subscription is paid at once, or free as in a trial, whatever else was asked for.
+    /// Somebody goes through Checkout. A subscription is paid at once, or free as in a trial, whatever else was asked for. What
+    /// follows is for [`Self::turn_subscription`].
     pub fn buy(&self, purchase: Purchase, at: Timestamp) -> Bought {
         let stage = match (purchase.kind, purchase.payment) {
             (Kind::Setup, _) | (_, PaymentPlan::Free) => Stage::Free,
+            (Kind::Subscription, _) if purchase.is_free() => Stage::Free,
             (Kind::Subscription, _) | (_, PaymentPlan::Paid) => Stage::Paid,
             (_, PaymentPlan::Delayed) => Stage::Pending,
             (_, PaymentPlan::ManualCapture { says_paid }) => Stage::Authorized { says_paid },
@@ -216,23 +150,36 @@ impl World {
         let mut world = self.state();
         world.serial += 1;
         let serial = world.serial;
+        let ids = self.ids(serial);
         let id = |prefix: &str, length| id_of(prefix, length, self.seed, serial, "object");
         let session = id(&format!("cs_{}_a1", self.mode), 56);
         let record = Record {
             session: session.clone(),
             intent: id("pi_3", 23),
             charge: id("ch_3", 23),
-            subscription: id("sub_1", 23),
-            invoice: id("in_1", 23),
-            customer: id("cus_", 14),
+            subscription: ids.subscription.clone(),
+            invoice: ids.invoice.clone(),
+            customer: ids.customer.clone(),
             purchase,
             stage,
             begun_at: at,
             mode: self.mode,
         };
-        let events = self.tell(&mut world, &record, types, at);
+        if record.has_subscription() {
+            let start = record.purchase.trial_days.map_or(Start::Active, |days| Start::Trialing { days });
+            world.books.open(ids, Some(&session), &record.purchase, start, at.as_second());
+        }
+        let changes = types.iter().map(|event_type| world.change(&record, event_type, None)).collect();
+        let events = self.tell(&mut world, changes, at);
+        let subscription = record.has_subscription().then(|| record.subscription.clone());
         world.records.push(record);
-        Bought { session, events }
+        Bought { session, subscription, events }
+    }
+
+    /// The ids of what begins with this serial number.
+    fn ids(&self, serial: u64) -> Ids {
+        let id = |prefix, length| id_of(prefix, length, self.seed, serial, "object");
+        Ids { subscription: id("sub_1", 23), invoice: id("in_1", 23), customer: id("cus_", 14) }
     }
 
     /// A purchase goes on; without events where it does not wait for this turn.
@@ -258,26 +205,28 @@ impl World {
             }
             _ => return Vec::new(),
         };
+        let before = record.clone();
         record.stage = stage;
         let record = record.clone();
-        self.tell(&mut world, &record, types, at)
+        let changes =
+            types.iter().map(|event_type| world.change(&record, event_type, Some(&before))).collect();
+        self.tell(&mut world, changes, at)
     }
 
-    fn tell(&self, state: &mut State, record: &Record, types: &[&'static str], at: Timestamp) -> Vec<Event> {
-        let mut event = |event_type: &&'static str| {
+    fn tell(&self, state: &mut State, changes: Vec<Change>, at: Timestamp) -> Vec<Event> {
+        let event = |change: Change| {
             state.serial += 1;
             Event {
-                event_type,
+                event_type: change.event_type,
                 at,
                 serial: state.serial,
                 seed: self.seed,
                 livemode: self.mode.livemode(),
-                object: object::of_event(record, event_type),
-                previous: (*event_type == "charge.captured")
-                    .then(|| json!({"amount_captured": 0, "balance_transaction": null, "captured": false})),
+                object: change.object,
+                before: change.before,
             }
         };
-        types.iter().map(&mut event).collect()
+        changes.into_iter().map(event).collect()
     }
 
     /// The seller changes a purchase's data afterwards, as in Stripe's dashboard.
@@ -296,7 +245,7 @@ impl World {
             .map(|record| record.intent.clone())
     }
 
-    /// What is true now, oldest purchase first.
+    /// What is true now of what Checkout sold, oldest purchase first; of a subscription, how it began.
     pub fn true_history(&self) -> Vec<Truth> {
         let truth = |record: &Record| Truth {
             session: record.session.clone(),
@@ -313,9 +262,14 @@ impl World {
         world.records.iter().find(|record| record.session == id).map(|record| object::session(record, expand))
     }
 
-    pub(super) fn sessions_of_intent(&self, intent: &str) -> Vec<Value> {
+    /// The sessions behind a payment, or a subscription, or all of them; newest first.
+    pub(super) fn sessions(&self, intent: Option<&str>, subscription: Option<&str>) -> Vec<Value> {
         let world = self.state();
-        let theirs = world.records.iter().filter(|record| record.has_intent() && record.intent == intent);
+        let wanted = |record: &&Record| {
+            intent.is_none_or(|id| record.has_intent() && record.intent == id)
+                && subscription.is_none_or(|id| record.has_subscription() && record.subscription == id)
+        };
+        let theirs = world.records.iter().rev().filter(wanted);
         theirs.map(|record| object::session(record, Expand::default())).collect()
     }
 
@@ -335,8 +289,19 @@ impl World {
     }
 }
 
-/// An id that looks like Stripe's and is a function of seed, serial and what it names.
-fn id_of(prefix: &str, length: usize, seed: u64, serial: u64, what: &str) -> String {
-    let hex = HEXLOWER.encode(&Sha256::digest(format!("{what}/{prefix}/{seed}/{serial}")));
-    format!("{prefix}{}", hex.get(..length).unwrap_or(&hex))
+impl State {
+    /// What an event of this type tells of a purchase; a capture tells what the charge was before, too.
+    fn change(&self, record: &Record, event_type: &'static str, before: Option<&Record>) -> Change {
+        let object = match event_type.split('.').next() {
+            Some("payment_intent") => object::intent(record, Expand::default()),
+            Some("charge") => object::charge(record),
+            Some("customer") => {
+                self.books.show_subscription(&record.subscription, Expand::default()).unwrap_or_default()
+            }
+            Some("invoice") => self.books.show_invoice(&record.invoice).unwrap_or_default(),
+            _ => object::session(record, Expand::default()),
+        };
+        let before = before.filter(|_| event_type == "charge.captured").map(object::charge);
+        Change { event_type, object, before }
+    }
 }
