@@ -9,7 +9,9 @@ use grantsmith_authforge::fake::{Fake, Settings as FakeSettings, Switches};
 use grantsmith_core::port::Clock;
 use grantsmith_service::clock::SystemClock;
 use grantsmith_service::stripe::Mode;
-use grantsmith_service::stripe::fake::{Bought, Delivery, Event, Purchase, Rendering, Server, World};
+use grantsmith_service::stripe::fake::{
+    Bought, Delivery, Event, Kind, Purchase, Rendering, Server, Status, World,
+};
 use grantsmith_service::stripe::secret::Secret;
 use grantsmith_service::stripe::signature;
 use jiff::Timestamp;
@@ -469,22 +471,44 @@ impl Stack {
         let mut live: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for license in self.authforge.licenses().into_iter().filter(|license| !license.revoked) {
             let label = license.label.unwrap_or_default();
-            let session = label.strip_prefix("Stripe session ").unwrap_or(&label);
-            let session = session.split(' ').next().unwrap_or_default().to_owned();
-            live.entry(session).or_default().push(license.key);
+            let purchase =
+                ["Stripe session ", "Stripe sub "].iter().find_map(|head| label.strip_prefix(head));
+            let purchase = purchase.unwrap_or(&label).split(' ').next().unwrap_or_default().to_owned();
+            live.entry(purchase).or_default().push(license.key);
         }
         live
+    }
+
+    /// Waits until every event was taken in, and every grant is as declared or waits for a person.
+    pub async fn settled(&self) {
+        until("everything to settle", async || {
+            for (what, filter) in [("events", "state = PENDING"), ("grants", "state = ISSUING")] {
+                let waiting = self.json(&[what, "list", "--limit", "1", "--filter", filter]).await;
+                waiting.as_array().is_some_and(Vec::is_empty).then_some(())?;
+            }
+            Some(())
+        })
+        .await;
     }
 
     /// Compares AuthForge's truth with Stripe's: every paid unit has one live license, and nothing else has any.
     pub fn assert_promise(&self) {
         let live = self.live();
         let mut entitled = 0;
-        for truth in self.world.true_history() {
+        // Subscriptions are licensed under their own name, for as long as they last.
+        for truth in self.world.true_history().into_iter().filter(|truth| truth.kind != Kind::Subscription) {
             let count = live.get(&truth.session).map_or(0, Vec::len);
             let wanted = if truth.entitled { usize::try_from(truth.units).expect("a count") } else { 0 };
             entitled += wanted;
             assert_eq!(count, wanted, "live licenses of {}", truth.session);
+        }
+        for truth in self.world.true_subscriptions() {
+            let count = live.get(&truth.subscription).map_or(0, Vec::len);
+            let lives = matches!(truth.status, Status::Active | Status::Trialing | Status::PastDue);
+            let units = if self.plan.events_only { 1 } else { truth.units };
+            let wanted = if lives { usize::try_from(units).expect("a count") } else { 0 };
+            entitled += wanted;
+            assert_eq!(count, wanted, "live licenses of {} ({:?})", truth.subscription, truth.status);
         }
         assert_eq!(live.values().map(Vec::len).sum::<usize>(), entitled, "no license without a purchase");
     }
