@@ -242,6 +242,10 @@ pub struct Back {
     /// The app of subscriptions whose metadata names none, as in AuthForge's guide
     #[arg(long, env = "GRANTSMITH_AUTHFORGE_APP", value_name = "ID", value_parser = app_id, help_heading = "AuthForge")]
     pub authforge_app: Option<AppId>,
+    /// What this installation is called in the labels of grants that people make; tells two installations apart that share
+    /// an AuthForge account
+    #[arg(long, env = "GRANTSMITH_INSTALLATION", default_value = "default", value_parser = installation, value_name = "NAME", help_heading = "AuthForge")]
+    pub installation: String,
     /// Revocations by rule an hour, such as 100/h; beyond it they wait for a person
     #[arg(long, env = "GRANTSMITH_REVOCATION_BUDGET", default_value = "100/h", value_parser = per_hour, value_name = "N/h", help_heading = "AuthForge")]
     pub revocation_budget: u32,
@@ -327,6 +331,14 @@ pub struct Log {
 
 fn app_id(text: &str) -> Result<AppId, String> {
     AppId::parse(text).ok_or_else(|| "an app id is a UUID, as AuthForge's dashboard shows it".to_owned())
+}
+
+fn installation(text: &str) -> Result<String, String> {
+    if grantsmith_core::manual::is_installation(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("write 1 to 32 lower-case letters, digits and '-'".to_owned())
+    }
 }
 
 fn per_hour(text: &str) -> Result<u32, String> {

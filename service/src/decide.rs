@@ -67,6 +67,7 @@ impl View {
         match purchase {
             PurchaseId::Session(_) => self.session.as_ref().map(|seen| &seen.snapshot),
             PurchaseId::Subscription(_) => self.subscription.as_ref().map(|seen| &seen.snapshot),
+            PurchaseId::Manual(_) => None,
         }
     }
 
@@ -204,13 +205,14 @@ fn stand(standing: &Standing) -> (GrantState, Reason, Option<String>) {
     }
 }
 
-/// The object that names a purchase.
-pub fn own_object(purchase: &PurchaseId) -> Object {
+/// The object that names a purchase; none for a person's grant.
+pub fn own_object(purchase: &PurchaseId) -> Option<Object> {
     let (kind, id) = match purchase {
         PurchaseId::Session(id) => (ObjectKind::Session, id),
         PurchaseId::Subscription(id) => (ObjectKind::Subscription, id),
+        PurchaseId::Manual(_) => return None,
     };
-    Object { kind, id: id.clone() }
+    Some(Object { kind, id: id.clone() })
 }
 
 /// A snapshot of a fetched object.

@@ -14,8 +14,12 @@ use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tokio::sync::Notify;
 
+use crate::decide::Offer;
+use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
-use crate::store::{Event, EventState, GrantRow, GrantState, Object, ObjectKind, Recorded, Store};
+use crate::store::{
+    Ask, Decide, Event, EventState, GrantRow, GrantState, Object, ObjectKind, Recorded, Store, Taken,
+};
 use crate::stripe::Mode;
 use crate::stripe::client::Client as Stripe;
 use crate::stripe::event;
@@ -32,6 +36,8 @@ pub struct Fulfillment {
     stripe: Option<Stripe>,
     page_for: Duration,
     mail_enabled: bool,
+    installation: String,
+    offer: Offer,
     wake: Arc<Notify>,
     strangers: DefaultDirectRateLimiter,
 }
@@ -50,6 +56,10 @@ pub struct Parts {
     pub page_for: Duration,
     /// Whether mail is sent.
     pub mail_enabled: bool,
+    /// What this installation is called in labels of grants that people make.
+    pub installation: String,
+    /// What it sells where a purchase does not say.
+    pub offer: Offer,
     /// Wakes the worker.
     pub wake: Arc<Notify>,
 }
@@ -104,9 +114,20 @@ pub struct PageLicense {
 impl Fulfillment {
     /// The use cases over their parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, clock, rules, stripe, page_for, mail_enabled, wake } = parts;
+        let Parts { store, clock, rules, stripe, page_for, mail_enabled, installation, offer, wake } = parts;
         let strangers = RateLimiter::direct(Quota::per_second(STRANGERS));
-        Arc::new(Self { store, clock, rules, stripe, page_for, mail_enabled, wake, strangers })
+        Arc::new(Self {
+            store,
+            clock,
+            rules,
+            stripe,
+            page_for,
+            mail_enabled,
+            installation,
+            offer,
+            wake,
+            strangers,
+        })
     }
 
     /// The record, for reading.
@@ -251,6 +272,32 @@ impl Fulfillment {
             Err(error) if error.is_transient() => Ok(Page::Pending),
             Err(_) => Ok(Page::NotFound),
         }
+    }
+
+    /// What this installation is called.
+    pub fn installation(&self) -> &str {
+        &self.installation
+    }
+
+    /// Whether this installation fulfils Stripe's live mode.
+    pub fn livemode(&self) -> bool {
+        self.rules.mode == Mode::Live
+    }
+
+    /// Takes what a person asks of a grant. Durable when it returns; the work at AuthForge follows.
+    pub async fn take(&self, ask: Ask) -> Result<Taken, crate::store::Error> {
+        let at = ask.at;
+        let grant = ask.grant.clone();
+        let decide: Decide = {
+            let offer = self.offer.clone();
+            Arc::new(move |purchase, record, ticket| hand::decide(purchase, record, &offer, ticket, at))
+        };
+        let taken = self.store.take(ask, decide).await?;
+        if taken == Taken::Done {
+            tracing::info!(grant.id = %grant, "decided by hand");
+            self.wake.notify_one();
+        }
+        Ok(taken)
     }
 
     /// Asks for another sending of a grant's keys; gives its number.

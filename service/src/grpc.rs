@@ -4,6 +4,7 @@ pub mod convert;
 mod event;
 mod filter;
 mod grant;
+mod hand;
 mod page_token;
 pub mod status;
 mod storefront;
@@ -62,8 +63,8 @@ impl Services {
         Self { fulfillment, tokens }
     }
 
-    /// Lets a call pass whose token has the role.
-    fn allow<T>(&self, request: &Request<T>, role: Role) -> Result<(), Status> {
+    /// Lets a call pass whose token has the role; gives the token's name.
+    fn allow<T>(&self, request: &Request<T>, role: Role) -> Result<String, Status> {
         self.tokens.load().check(request.metadata(), role)
     }
 

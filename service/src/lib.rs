@@ -19,6 +19,7 @@ pub mod decide;
 pub mod demo;
 pub mod fulfillment;
 pub mod grpc;
+mod hand;
 pub mod http;
 pub mod ingest;
 pub mod mail;

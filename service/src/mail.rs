@@ -146,19 +146,21 @@ impl Mailer {
         let licenses: Vec<_> =
             letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
         let licenses = minijinja::Value::from(minijinja::value::Serde(licenses));
-        let session = letter.purchase.as_str();
-        let page_url = match letter.purchase {
-            PurchaseId::Session(_) => self.public_url.join(&format!("success?session_id={session}")).ok(),
-            PurchaseId::Subscription(_) => None,
+        let (order, page) = match &letter.purchase {
+            PurchaseId::Session(id) => (id.as_str(), Some(format!("success?session_id={id}"))),
+            PurchaseId::Subscription(id) => (id.as_str(), None),
+            PurchaseId::Manual(id) => (id.reference(), None),
         };
+        let page_url = page.and_then(|page| self.public_url.join(&page).ok());
         let context = context! {
             licenses,
             seller => self.seller.clone(),
-            order => session,
+            order,
             page_url => page_url.map(String::from),
             support => self.reply_to.as_ref().map(|mailbox| mailbox.email.to_string()),
             resend => letter.kind == DeliveryKind::KeysAgain,
             until => letter.until.map(|until| until.strftime("%-d %B %Y").to_string()),
+            replaced => letter.kind == DeliveryKind::Keys && letter.licenses.iter().any(|(kept, _)| kept.generation > 1),
         };
         let template = match letter.kind {
             DeliveryKind::Keys | DeliveryKind::KeysAgain => "license",

@@ -8,6 +8,7 @@
 //! - [`Error::Unavailable`] means that nothing was written and the same call may go better later: disk full, file locked.
 //! - Everything is found again by time and id alone. There are no queues in memory: what is due is a row with a time.
 
+mod hand;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ use grantsmith_core::{AppId, Desired, GrantId, Reason};
 use jiff::Timestamp;
 
 use grantsmith_authforge::LabelCache;
+use grantsmith_core::manual::Promised;
+
+pub use hand::{Act, Ask, Decide, HandRow, Promise, Redecided, Refusal, Request, Taken};
 
 /// Why the record could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -216,6 +220,8 @@ pub struct PurchaseRecord {
     pub paid_at: Option<Timestamp>,
     /// A person's decision.
     pub hand: Hand,
+    /// What a person promised, where no purchase at Stripe stands behind it.
+    pub promised: Vec<Promised>,
     /// Events about its objects that no decision has taken in yet, oldest first, with bodies; and those of the second that
     /// the subscription's snapshot was told in, which no clock puts in order.
     pub events: Vec<Event>,
@@ -306,7 +312,7 @@ pub struct GrantLicense {
     pub desired: Desired,
     /// Where it stands.
     pub reason: Reason,
-    /// The license, once kept.
+    /// The license, once kept, and once the one that it replaces is gone.
     pub kept: Option<Kept>,
 }
 
@@ -329,6 +335,10 @@ pub struct GrantRow {
     pub paid_at: Option<Timestamp>,
     /// The buyer's address.
     pub email: Option<Email>,
+    /// A person's note.
+    pub note: Option<String>,
+    /// What people decided.
+    pub hand: Option<HandRow>,
     /// Its licenses, in the order of their units.
     pub licenses: Vec<GrantLicense>,
     /// The newest delivery, if any was begun.
@@ -573,6 +583,10 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Joins an object to a purchase that it is not the name of, with its snapshot, takes its dirty mark away unless it is
     /// newer than the ticket, and marks the purchase's own object. Its events wait for that one's look.
     async fn attach(&self, attachment: Attachment) -> Result<(), Error>;
+
+    /// Takes what a person asks for, and decides the purchase anew by `decide`, all in one transaction. A look that began
+    /// before it writes nothing and comes again, so that it takes in what the person decided.
+    async fn take(&self, ask: Ask, decide: Decide) -> Result<Taken, Error>;
 
     /// The earliest time at which something is due: a dirty object, a grant or a delivery.
     async fn next_due(&self) -> Result<Option<Timestamp>, Error>;

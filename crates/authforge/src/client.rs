@@ -110,15 +110,6 @@ impl Client {
             Err(trouble) => Err(trouble.into()),
         }
     }
-
-    /// Unbinds all devices of a license.
-    ///
-    /// A lost answer is [`OutcomeUnknown`](grantsmith_core::port::Class): the reset may have happened, and a later repetition would unbind devices
-    /// that were bound in between.
-    pub async fn reset_devices(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError> {
-        let action = Action { action: "reset-hwid", expires_at: None };
-        self.api.put(Call::Reset, key, &action, priority).await.map(|_| ()).map_err(ApiError::from)
-    }
 }
 
 /// The calls, one request each.
@@ -301,6 +292,11 @@ impl LicenseApi for Client {
     ) -> Result<(), ApiError> {
         let action = Action { action: "extend", expires_at: Some(at) };
         self.api.change(key, &action, Wanted::Expiry(at), priority).await
+    }
+
+    async fn reset_devices(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError> {
+        let action = Action { action: "reset-hwid", expires_at: None };
+        self.api.put(Call::Reset, key, &action, priority).await.map(|_| ()).map_err(ApiError::from)
     }
 
     fn clock_offset(&self) -> SignedDuration {

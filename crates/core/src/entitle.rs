@@ -9,7 +9,7 @@ mod units;
 
 use jiff::Timestamp;
 
-use crate::grant::{Cause, Declared, Desired, Expiry, Grant, Hand, Standing};
+use crate::grant::{Declared, Grant, Hand, Standing};
 use crate::purchase::{InvoiceFact, PurchaseId, SessionSnapshot, SubscriptionSnapshot};
 use crate::reason::Reason;
 use crate::terms::{Problem, Terms};
@@ -68,9 +68,9 @@ pub fn entitle(facts: &Facts<'_>, terms: &Result<Terms, Problem>, hand: &Hand, n
         (PurchaseId::Subscription(_), _, Some(subscription)) => {
             subscription::decide(&mut grant, facts, subscription, terms, now);
         }
-        (PurchaseId::Session(_) | PurchaseId::Subscription(_), ..) => {}
+        (PurchaseId::Session(_) | PurchaseId::Subscription(_) | PurchaseId::Manual(_), ..) => {}
     }
-    grant.licenses = grant.licenses.into_iter().map(|desired| overridden(desired, hand)).collect();
+    grant.licenses = grant.licenses.into_iter().map(|desired| hand.apply(desired)).collect();
     grant
 }
 
@@ -79,18 +79,4 @@ fn standing_of(problem: &Problem) -> Standing {
         Reason::NotOurs => Standing::NotOurs(problem.fix.clone()),
         reason => Standing::Parked(reason, problem.fix.clone()),
     }
-}
-
-fn overridden(mut desired: Desired, hand: &Hand) -> Desired {
-    if let Some(state) = hand.state {
-        desired.state = state;
-        desired.cause = Cause::Hand;
-        desired.reason = Reason::Overridden;
-    }
-    if let Some(expires_at) = hand.expires_at {
-        desired.expires_at = expires_at;
-        desired.expiry = Expiry::Followed;
-        desired.reason = Reason::Overridden;
-    }
-    desired
 }

@@ -15,7 +15,7 @@ use crate::license::{AppId, LicenseKey};
 use crate::plan::{Observed, Plan, Policy, Revocation, Step, plan};
 use crate::port::{
     ApiError, Attempt, AttemptId, AttemptLog, Change, Class, Clock, CreateLicense, Kept, KeptState,
-    LicenseApi, Listing, LogError, Moment, Outcome, Priority, Record, Refusal,
+    LicenseApi, Listing, LogError, Moment, Outcome, Priority, Record, Refusal, ResetId, ResetOutcome,
 };
 use crate::reason::Reason;
 
@@ -247,6 +247,8 @@ impl Round<'_> {
                     Ok(log.note(self.id, &key.fingerprint(), &Change::Expiry(*expires_at)).await?)
                 }
             },
+            Step::ResetDevices(reset, key) => self.reset_devices(reset, key).await,
+            Step::DropReset(reset) => Ok(log.reset(self.id, reset, ResetOutcome::Dropped).await?),
             Step::NoteDuplicated(key, duplicated) => {
                 Ok(log.note(self.id, &key.fingerprint(), &Change::Duplicated(*duplicated)).await?)
             }
@@ -340,6 +342,25 @@ impl Round<'_> {
     async fn refused(&self, key: &LicenseKey, refusal: Refusal) -> Result<(), Halt> {
         let change = Change::Refused(Some(refusal));
         Ok(self.executor.log.note(self.id, &key.fingerprint(), &change).await?)
+    }
+
+    /// Written down before it is sent, and never sent again: a crash in between leaves it unclear.
+    async fn reset_devices(&self, reset: &ResetId, key: &LicenseKey) -> Result<(), Halt> {
+        let Executor { api, log, .. } = self.executor;
+        log.reset(self.id, reset, ResetOutcome::Sent).await?;
+        let error = match api.reset_devices(key, self.priority).await {
+            Ok(()) => return Ok(log.reset(self.id, reset, ResetOutcome::Done).await?),
+            Err(error) => error,
+        };
+        let outcome = match error.class {
+            Class::OutcomeUnknown => ResetOutcome::Unclear,
+            Class::Rejected => ResetOutcome::Refused,
+            Class::Transient | Class::RateLimited | Class::CreditsExhausted | Class::Unauthorized => {
+                log.reset(self.id, reset, ResetOutcome::Asked).await?;
+                return Err(error.into());
+            }
+        };
+        Ok(log.reset(self.id, reset, outcome).await?)
     }
 
     async fn note(&self, key: &LicenseKey, state: KeptState) -> Result<(), Halt> {

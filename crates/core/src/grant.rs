@@ -1,5 +1,6 @@
 //! The grant: our promise for one purchase, and the words for its parts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -198,13 +199,53 @@ pub enum Cause {
     Hand,
 }
 
-/// A person's decision about a grant. It outranks Stripe both ways until it is taken back.
+/// What a person decided about a grant. State and expiry outrank Stripe both ways until they are taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hand {
     /// The state that the person wants.
     pub state: Option<DesiredState>,
     /// The expiry that the person wants; `Some(None)` is a lifetime.
     pub expires_at: Option<Option<Timestamp>>,
+    /// What the rules revoke may be revoked whatever the budget says.
+    pub released: bool,
+    /// Once a person has set the expiry: what adopted licenses had before, as licenses are brought to what was sold when it
+    /// is taken back.
+    pub sold: Option<BTreeMap<LicenseName, Option<Timestamp>>>,
+    /// The generations of replaced licenses. A replacement is never taken back: the old key is revoked.
+    pub generations: BTreeMap<LicenseName, u32>,
+}
+
+impl Hand {
+    /// A license that the rules declare, as it is under this hand.
+    #[must_use]
+    pub fn apply(&self, mut desired: Desired) -> Desired {
+        if let Some(generation) = self.generations.get(&desired.name) {
+            desired.generation = *generation;
+        }
+        if let Some(state) = self.state {
+            desired.state = state;
+            desired.cause = Cause::Hand;
+            desired.reason = Reason::Overridden;
+        }
+        if self.released && desired.state != DesiredState::Active {
+            desired.cause = Cause::Hand;
+        }
+        match (self.expires_at, &self.sold) {
+            (Some(expires_at), _) => {
+                desired.expires_at = expires_at;
+                desired.expiry = Expiry::Followed;
+                if desired.state == DesiredState::Active {
+                    desired.reason = Reason::Overridden;
+                }
+            }
+            (None, Some(adopted)) if desired.expiry == Expiry::Sold => {
+                desired.expires_at = adopted.get(&desired.name).copied().unwrap_or(desired.expires_at);
+                desired.expiry = Expiry::Followed;
+            }
+            (None, _) => {}
+        }
+        desired
+    }
 }
 
 #[cfg(test)]

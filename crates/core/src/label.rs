@@ -24,6 +24,7 @@ impl Label {
         let mut text = match purchase {
             PurchaseId::Session(id) => format!("Stripe session {id}"),
             PurchaseId::Subscription(id) => format!("Stripe sub {id}"),
+            PurchaseId::Manual(id) => format!("Grant {id}"),
         };
         if !name.is_main() {
             text.push_str(" #");
@@ -43,7 +44,8 @@ impl Label {
 
     /// Which license a label names, if it is one of ours.
     pub fn read(text: &str) -> Option<(PurchaseId, LicenseName, u32)> {
-        let rest = text.strip_prefix("Stripe session ").or_else(|| text.strip_prefix("Stripe sub "))?;
+        let rest =
+            ["Stripe session ", "Stripe sub ", "Grant "].iter().find_map(|words| text.strip_prefix(words))?;
         let (rest, generation) = match rest.rsplit_once(" ~") {
             Some((rest, generation)) => (rest, generation.parse().ok().filter(|generation| *generation > 1)?),
             None => (rest, 1),
@@ -76,6 +78,7 @@ mod tests {
         };
         assert_eq!(label("cs_test_1", "main", 1), "Stripe session cs_test_1");
         assert_eq!(label("sub_1", "main", 1), "Stripe sub sub_1");
+        assert_eq!(label("default/press-17", "main", 1), "Grant default/press-17");
         assert_eq!(label("cs_test_1", "2", 1), "Stripe session cs_test_1 #2");
         assert_eq!(label("cs_test_1", "2", 3), "Stripe session cs_test_1 #2 ~3");
     }
@@ -88,6 +91,8 @@ mod tests {
             "Stripe session ",
             "Stripe session cs_1 #main",
             "Stripe sub cs_1",
+            "Grant default",
+            "Grant cs_1",
             "Stripe session cs_1 ~1",
         ] {
             assert_eq!(Label::read(text), None, "{text:?}");
@@ -97,7 +102,7 @@ mod tests {
     proptest! {
         #[test]
         fn labels_are_short_plain_and_read_back(
-            id in "(cs|sub)_[A-Za-z0-9_]{1,92}", name in "[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", generation in 1u32..1000,
+            id in "(cs|sub)_[A-Za-z0-9_]{1,92}|[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,72}", name in "[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", generation in 1u32..1000,
         ) {
             let purchase = PurchaseId::parse(&id).expect("purchase");
             let name = LicenseName::parse(&name).expect("name");

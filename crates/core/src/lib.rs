@@ -16,6 +16,7 @@ pub mod execute;
 pub mod grant;
 pub mod label;
 pub mod license;
+pub mod manual;
 pub mod plan;
 pub mod port;
 pub mod purchase;

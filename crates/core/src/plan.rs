@@ -10,7 +10,7 @@
 //!
 //! A plan is a value with no choice left for run time. [`crate::execute`] performs it and asks for the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::label::Label;
 use crate::license::{AppId, Fingerprint, License, LicenseKey, LicenseStatus};
 use crate::port::{
     Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Moment, Now, Outcome, Record, Refusal,
+    ResetId,
 };
 use crate::reason::Reason;
 
@@ -149,6 +150,10 @@ pub enum Step {
     Reinstate(LicenseKey),
     /// Set a license's expiry.
     Extend(LicenseKey, Option<Timestamp>),
+    /// Unbind a license's devices, as a person asked.
+    ResetDevices(ResetId, LicenseKey),
+    /// Write down that devices were not unbound, as the license is not live.
+    DropReset(ResetId),
     /// Write down that an attempt was looked after.
     Watched(AttemptId, Timestamp),
     /// Create a license.
@@ -170,17 +175,51 @@ pub enum Revocation {
 ///
 /// A grant that is as it should be gets an empty plan.
 pub fn plan(grant: &Grant, observed: &Observed<'_>, policy: &Policy, now: Now) -> Plan {
+    let replaced: Vec<Vec<Desired>> =
+        grant.licenses.iter().map(|desired| replaced(desired, observed.record)).collect();
     let mut planner =
         Planner { grant, observed, policy, now, plan: Plan::default(), looks: BTreeMap::new(), spent: 0 };
-    for desired in &grant.licenses {
-        let reason = planner.license(desired);
+    for (desired, replaced) in grant.licenses.iter().zip(&replaced) {
+        let mut reason = planner.license(desired);
+        for old in replaced {
+            planner.license(old);
+        }
+        // The new key is not handed over while an old one works.
+        let awaits = observed.record.awaits_revocation(&desired.name, desired.generation);
+        if awaits && desired.state == DesiredState::Active && !replaced.is_empty() {
+            reason = Reason::Issuing;
+        }
         planner.plan.licenses.push((desired.name.clone(), reason));
     }
+    planner.resets();
     let looks = std::mem::take(&mut planner.looks);
     planner.plan.steps.extend(looks.into_iter().map(|(app, not_before)| Step::Look(app, not_before)));
     // Buyers first; and a create is fenced by the version that was read, which every other write moves.
     planner.plan.steps.sort_by_key(|step| !matches!(step, Step::Create(..)));
     planner.plan
+}
+
+/// What is left to do about the generations that a license replaces: they are to be revoked once the new key is kept, or
+/// when there is to be none. What their attempts may have made besides is looked after like any other's.
+fn replaced(desired: &Desired, record: &Record) -> Vec<Desired> {
+    let of_unit = |name: &LicenseName, generation| {
+        (*name == desired.name && generation < desired.generation).then_some(generation)
+    };
+    let in_place = record.kept(&desired.name, desired.generation).is_some();
+    if !in_place && desired.state == DesiredState::Active {
+        return Vec::new();
+    }
+    let kept = record.licenses.iter().filter_map(|kept| of_unit(&kept.name, kept.generation));
+    let tried = record.attempts.iter().filter_map(|attempt| of_unit(&attempt.name, attempt.generation));
+    let generations: BTreeSet<u32> = kept.chain(tried).collect();
+    let revoked = |generation| Desired {
+        generation,
+        state: DesiredState::Revoked,
+        cause: Cause::Hand,
+        reason: Reason::Overridden,
+        ..desired.clone()
+    };
+    generations.into_iter().map(revoked).collect()
 }
 
 struct Planner<'a> {
@@ -202,7 +241,7 @@ impl<'a> Planner<'a> {
         let mine = |name: &LicenseName, generation| *name == desired.name && generation == desired.generation;
         let attempts: Vec<&Attempt> =
             record.attempts.iter().filter(|a| mine(&a.name, a.generation)).collect();
-        let kept = record.licenses.iter().find(|kept| mine(&kept.name, kept.generation));
+        let kept = record.kept(&desired.name, desired.generation);
 
         let unit = Unit { desired, label, listing, rows, attempts };
         match kept {
@@ -247,7 +286,8 @@ impl<'a> Planner<'a> {
             return Reason::Expired;
         }
         if self.fresh() || unit.listing.is_some_and(Listing::is_complete) {
-            self.plan.steps.push(unit.create());
+            let before = self.observed.record.before(&unit.desired.name, unit.desired.generation);
+            self.plan.steps.push(unit.create(before));
         } else {
             self.look(unit, self.now.moment);
         }
@@ -405,6 +445,20 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Devices that a person wants unbound: of the license as it is declared, and only while it is live.
+    fn resets(&mut self) {
+        for reset in &self.observed.record.resets {
+            let desired = self.grant.licenses.iter().find(|desired| desired.name == reset.license);
+            let kept =
+                desired.and_then(|desired| self.observed.record.kept(&desired.name, desired.generation));
+            let step = match kept.filter(|kept| kept.state == KeptState::Live) {
+                Some(kept) => Step::ResetDevices(reset.id.clone(), kept.key.clone()),
+                None => Step::DropReset(reset.id.clone()),
+            };
+            self.plan.steps.push(step);
+        }
+    }
+
     /// Asks for a listing, unless this round has one that is as good as it gets now.
     fn look(&mut self, unit: &Unit<'_>, not_before: Moment) {
         match unit.listing {
@@ -481,12 +535,14 @@ impl<'a> Unit<'a> {
         }
     }
 
-    fn create(&self) -> Step {
+    /// The order for the license. A replacement has what the buyer was told of the one `before` it, as long as that was sold.
+    fn create(&self, before: Option<&Kept>) -> Step {
+        let sold = before.filter(|_| self.desired.expiry == Expiry::Sold);
         let order = CreateLicense {
             app_id: self.desired.app_id.clone(),
             label: self.label.clone(),
-            expires_at: self.desired.expires_at,
-            slots: self.desired.slots,
+            expires_at: sold.map_or(self.desired.expires_at, |kept| kept.expires_at),
+            slots: before.and_then(|kept| kept.slots).unwrap_or(self.desired.slots),
         };
         Step::Create(self.desired.name.clone(), self.desired.generation, order)
     }
@@ -508,10 +564,13 @@ impl Step {
             Self::Revoke(key, _)
             | Self::Reinstate(key)
             | Self::Extend(key, _)
+            | Self::ResetDevices(_, key)
             | Self::NoteRevokedElsewhere(key)
             | Self::NoteDuplicated(key, _) => Some(key.fingerprint()),
             Self::Adopt(kept) => Some(kept.key.fingerprint()),
-            Self::Settle(..) | Self::Watched(..) | Self::Create(..) | Self::Look(..) => None,
+            Self::Settle(..) | Self::DropReset(_) | Self::Watched(..) | Self::Create(..) | Self::Look(..) => {
+                None
+            }
         }
     }
 }

@@ -180,6 +180,11 @@ pub trait LicenseApi: Send + Sync {
         priority: Priority,
     ) -> Result<(), ApiError>;
 
+    /// Unbinds all devices of a license.
+    ///
+    /// A lost answer is [`Class::OutcomeUnknown`]: a repetition would unbind devices that were bound in between.
+    async fn reset_devices(&self, key: &LicenseKey, priority: Priority) -> Result<(), ApiError>;
+
     /// How far AuthForge's clock is ahead of ours, as last heard; zero before that.
     fn clock_offset(&self) -> SignedDuration;
 }
@@ -315,6 +320,36 @@ pub enum KeptState {
     RevokedElsewhere,
 }
 
+/// Names one wish of a person to unbind a license's devices.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResetId(pub String);
+
+/// A wish to unbind a license's devices that nobody has acted on yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// Its own name.
+    pub id: ResetId,
+    /// Of which license.
+    pub license: LicenseName,
+}
+
+/// What became of a wish to unbind devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetOutcome {
+    /// Not yet.
+    Asked,
+    /// The call is about to be sent. It is never sent again: by then the buyer may have bound a device anew.
+    Sent,
+    /// The devices are unbound.
+    Done,
+    /// The answer was lost.
+    Unclear,
+    /// AuthForge refused.
+    Refused,
+    /// The license was not live by then.
+    Dropped,
+}
+
 /// All that is on record about the licenses of one grant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
@@ -324,8 +359,39 @@ pub struct Record {
     pub licenses: Vec<Kept>,
     /// Every attempt that may still matter.
     pub attempts: Vec<Attempt>,
+    /// Devices to be unbound.
+    pub resets: Vec<Reset>,
     /// Revocations by rule on record in the last hour, over all grants.
     pub recent_revocations: u32,
+}
+
+impl Record {
+    /// The license that is kept as this generation of a unit.
+    pub fn kept(&self, name: &LicenseName, generation: u32) -> Option<&Kept> {
+        self.licenses.iter().find(|kept| kept.name == *name && kept.generation == generation)
+    }
+
+    /// The newest license that was kept before this generation of a unit.
+    pub fn before(&self, name: &LicenseName, generation: u32) -> Option<&Kept> {
+        let older = self.licenses.iter().filter(|kept| kept.name == *name && kept.generation < generation);
+        older.max_by_key(|kept| kept.generation)
+    }
+
+    /// Whether an older generation of a unit is still to be revoked.
+    pub fn awaits_revocation(&self, name: &LicenseName, generation: u32) -> bool {
+        let older = self.licenses.iter().filter(|kept| kept.name == *name && kept.generation < generation);
+        older.into_iter().any(|kept| kept.state.may_be_live())
+    }
+}
+
+impl KeptState {
+    /// Whether the key may still work at AuthForge.
+    pub fn may_be_live(self) -> bool {
+        match self {
+            Self::Live | Self::Revoking { .. } | Self::Reinstating => true,
+            Self::Revoked { .. } | Self::RevokedElsewhere => false,
+        }
+    }
 }
 
 /// Why the log could not be read or written.
@@ -375,6 +441,9 @@ pub trait AttemptLog: Send + Sync {
     /// Writes down a change to a kept license.
     async fn note(&self, grant: &GrantId, fingerprint: &Fingerprint, change: &Change)
     -> Result<(), LogError>;
+
+    /// Writes down what became of a wish to unbind devices.
+    async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError>;
 
     /// Writes down that a listing was searched for what an attempt may have made besides.
     async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError>;

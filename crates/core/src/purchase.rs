@@ -5,6 +5,8 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::manual::ManualId;
+
 /// What makes one purchase one purchase, and so the idempotency key of everything.
 ///
 /// Never an event id (one purchase has several) and never customer and product (a second purchase is a second purchase).
@@ -14,11 +16,16 @@ pub enum PurchaseId {
     Session(StripeId),
     /// A subscription, however it was bought, `sub_…`.
     Subscription(StripeId),
+    /// No purchase at Stripe: a person's grant, `<installation>/<reference>`.
+    Manual(ManualId),
 }
 
 impl PurchaseId {
-    /// Reads a purchase from the Stripe id that names it.
+    /// Reads a purchase from the Stripe id that names it, or from a person's `<installation>/<reference>`.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        if id.contains('/') {
+            return ManualId::parse(id).map(Self::Manual).map_err(|_| InvalidId);
+        }
         let id = StripeId::parse(id)?;
         match id.prefix() {
             "cs" => Ok(Self::Session(id)),
@@ -27,10 +34,21 @@ impl PurchaseId {
         }
     }
 
-    /// The Stripe id that names the purchase.
+    /// The Stripe id that names the purchase, or `<installation>/<reference>`.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Session(id) | Self::Subscription(id) => id.as_str(),
+            Self::Manual(id) => id.as_str(),
+        }
+    }
+}
+
+impl PurchaseId {
+    /// The id of the Stripe object that names the purchase; none for a person's grant.
+    pub fn stripe_id(&self) -> Option<&StripeId> {
+        match self {
+            Self::Session(id) | Self::Subscription(id) => Some(id),
+            Self::Manual(_) => None,
         }
     }
 }

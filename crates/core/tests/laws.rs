@@ -164,7 +164,7 @@ prop_compose! {
         });
         let first_seen = attempts.iter().zip(seen)
             .map(|(attempt, ago)| (attempt.id.clone(), earlier(ago))).collect();
-        let record = Record { version: 1, licenses, attempts, recent_revocations: spent };
+        let record = Record { version: 1, licenses, attempts, resets: Vec::new(), recent_revocations: spent };
         let rows = if listing.is_some() { rows } else { Vec::new() };
         Case { grant, record, listing, rows, first_seen }
     }

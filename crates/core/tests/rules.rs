@@ -207,7 +207,7 @@ fn a_hand_outranks_stripe() {
     let session = session();
     let purchase = PurchaseId::Session(session.id.clone());
     let facts = Facts { session: Some(&session), ..Facts::of(&purchase) };
-    let hand = Hand { state: Some(DesiredState::Revoked), expires_at: Some(None) };
+    let hand = Hand { state: Some(DesiredState::Revoked), expires_at: Some(None), ..Hand::default() };
     let grant = entitle(&facts, &terms_of(&session), &hand, time(EVENT_AT));
     let license = grant.licenses.first().expect("declared");
     assert_eq!(

@@ -813,6 +813,15 @@ pub struct LicenseGrant {
     /// When it last changed.
     #[prost(message, optional, tag = "10")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// A person's note. It reaches no buyer.
+    #[prost(string, tag = "11")]
+    pub note: ::prost::alloc::string::String,
+    /// What a person decided otherwise than the rules would. Absent while nobody did.
+    #[prost(message, optional, tag = "12")]
+    pub r#override: ::core::option::Option<Override>,
+    /// All that happened, oldest first. Only with `LICENSE_GRANT_VIEW_FULL`.
+    #[prost(message, repeated, tag = "13")]
+    pub history: ::prost::alloc::vec::Vec<HistoryEntry>,
 }
 /// Nested message and enum types in `LicenseGrant`.
 pub mod license_grant {
@@ -879,13 +888,13 @@ pub mod license_grant {
 /// What was bought, where.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Purchase {
-    /// Who took the payment: `stripe`.
+    /// Who took the payment: `stripe`, or `manual` for a grant that a person made.
     #[prost(string, tag = "1")]
     pub provider: ::prost::alloc::string::String,
-    /// The kind of object that names the purchase: `checkout.session`.
+    /// The kind of object that names the purchase: `checkout.session`, `subscription` or `reference`.
     #[prost(string, tag = "2")]
     pub kind: ::prost::alloc::string::String,
-    /// Its id, such as `cs_live_…`.
+    /// Its id, such as `cs_live_…`, or `<installation>/<reference>`.
     #[prost(string, tag = "3")]
     pub id: ::prost::alloc::string::String,
     /// Stripe's live mode, as opposed to test mode.
@@ -996,6 +1005,44 @@ pub mod license {
         UnlimitedHwidSlots(bool),
     }
 }
+/// What a person decided about a grant. It outranks the purchase both ways until it is taken back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Override {
+    /// The state of every license. Not told where the rules decide.
+    #[prost(enumeration = "license::State", tag = "1")]
+    pub state: i32,
+    /// Whether the person set the expiry of every license.
+    #[prost(bool, tag = "2")]
+    pub sets_expiry: bool,
+    /// That expiry. Absent for never.
+    #[prost(message, optional, tag = "3")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What the rules revoke is revoked whatever the budget says.
+    #[prost(bool, tag = "4")]
+    pub released: bool,
+    /// Why, in the person's words. They reach no buyer.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// The name of the token that decided last.
+    #[prost(string, tag = "6")]
+    pub person: ::prost::alloc::string::String,
+    /// When.
+    #[prost(message, optional, tag = "7")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// One thing that happened to a grant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryEntry {
+    /// When.
+    #[prost(message, optional, tag = "1")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// By what: `event evt_…`, `hand NAME` for a person with the token of that name, `rule`, `work`, `mail`.
+    #[prost(string, tag = "2")]
+    pub cause: ::prost::alloc::string::String,
+    /// What, in words that hold no key and no address.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+}
 /// One sending of a grant's keys.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Delivery {
@@ -1075,6 +1122,9 @@ pub struct GetLicenseGrantRequest {
     /// `licenseGrants/{license_grant}`
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// How much of it.
+    #[prost(enumeration = "LicenseGrantView", tag = "2")]
+    pub view: i32,
 }
 /// Asks for grants.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1089,8 +1139,8 @@ pub struct ListLicenseGrantsRequest {
     /// `create_time >= "2026-11-01T00:00:00Z"`, `create_time < "…"`.
     #[prost(string, tag = "3")]
     pub filter: ::prost::alloc::string::String,
-    /// Instead of a filter: whatever names a purchase to a person. A session, payment or charge id, an address, a whole key
-    /// or its fingerprint. At most 500 grants, and no further page.
+    /// Instead of a filter: whatever names a purchase to a person. The id of a session, subscription, payment, charge,
+    /// invoice or customer, a reference, an address, a whole key or its fingerprint. At most 500 grants, and no further page.
     #[prost(string, tag = "4")]
     pub find: ::prost::alloc::string::String,
 }
@@ -1142,6 +1192,129 @@ pub struct ResendLicenseKeyResponse {
     #[prost(int32, tag = "1")]
     pub number: i32,
 }
+/// Asks to make a grant.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateLicenseGrantRequest {
+    /// What to grant: `licenses` (1 to 100, of each its `app_id`, `hwid_slots` and `expire_time`; names are given in their
+    /// order), `customer` and `note`. Without an address no mail is sent. Whatever else is set is ignored.
+    #[prost(message, optional, tag = "1")]
+    pub license_grant: ::core::option::Option<LicenseGrant>,
+    /// What names the grant for ever, such as an order number: 1 to 72 letters, digits and `._:/-`. It becomes a part of the
+    /// label at AuthForge.
+    #[prost(string, tag = "2")]
+    pub external_reference: ::prost::alloc::string::String,
+    /// Makes repetitions count once: up to 64 letters, digits, `-` and `_`, such as a UUID.
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Answer once every key is there, or after 30 seconds. Otherwise the answer may be a grant whose keys are being made.
+    #[prost(bool, tag = "4")]
+    pub wait: bool,
+}
+/// Asks to change a grant.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateLicenseGrantRequest {
+    /// The grant's name, and the new values.
+    #[prost(message, optional, tag = "1")]
+    pub license_grant: ::core::option::Option<LicenseGrant>,
+    /// Which values: `customer.email`, `note`, `override.expire_time` (absent in the grant: never).
+    #[prost(message, optional, tag = "2")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+/// Asks to revoke a grant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeLicenseGrantRequest {
+    /// `licenseGrants/{license_grant}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why, in your words, at most 500 characters. They reach no buyer.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Asks to bring a grant back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReinstateLicenseGrantRequest {
+    /// `licenseGrants/{license_grant}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why, in your words, at most 500 characters. They reach no buyer.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Asks to take back what people decided.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearOverrideRequest {
+    /// `licenseGrants/{license_grant}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Asks to let a held revocation pass.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseLicenseGrantRequest {
+    /// `licenseGrants/{license_grant}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Asks to replace a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplaceLicenseKeyRequest {
+    /// `licenseGrants/{license_grant}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The license's name within the grant, such as `main`. May be left out if there is only one.
+    #[prost(string, tag = "2")]
+    pub license: ::prost::alloc::string::String,
+    /// Makes repetitions count once: up to 64 letters, digits, `-` and `_`, such as a UUID. Without it each call asks for
+    /// another key.
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// Asks to unbind devices.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetLicenseDevicesRequest {
+    /// `licenseGrants/{license_grant}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The license's name within the grant, such as `main`. May be left out if there is only one.
+    #[prost(string, tag = "2")]
+    pub license: ::prost::alloc::string::String,
+    /// Makes repetitions count once: up to 64 letters, digits, `-` and `_`, such as a UUID. Without it each call unbinds
+    /// anew.
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// How much of a grant is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LicenseGrantView {
+    /// Basic.
+    Unspecified = 0,
+    /// Without its history.
+    Basic = 1,
+    /// With its history.
+    Full = 2,
+}
+impl LicenseGrantView {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LICENSE_GRANT_VIEW_UNSPECIFIED",
+            Self::Basic => "LICENSE_GRANT_VIEW_BASIC",
+            Self::Full => "LICENSE_GRANT_VIEW_FULL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LICENSE_GRANT_VIEW_UNSPECIFIED" => Some(Self::Unspecified),
+            "LICENSE_GRANT_VIEW_BASIC" => Some(Self::Basic),
+            "LICENSE_GRANT_VIEW_FULL" => Some(Self::Full),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod license_grant_service_client {
@@ -1154,7 +1327,12 @@ pub mod license_grant_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The grants: read, told their keys, mailed again.
+    /// The grants: read, told their keys, mailed again, and decided by people.
+    ///
+    /// What a person decides outranks the purchase both ways until it is taken back. Every such call is durable when it returns
+    /// and works while Stripe is away; the work at AuthForge follows at once, or as soon as AuthForge is there. A call with a
+    /// `request_id` may be repeated for 30 days: it counts once, and with another body it is INVALID_ARGUMENT with reason
+    /// `REQUEST_ID_REUSED`.
     #[derive(Debug, Clone)]
     pub struct LicenseGrantServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1343,6 +1521,233 @@ pub mod license_grant_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a grant that no purchase at Stripe stands behind: complimentary, for a reseller, for another payment provider.
+        /// Role: manage.
+        ///
+        /// ALREADY_EXISTS, with the grant's name as the metadata `license_grant`, when the reference was used before.
+        pub async fn create_license_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/CreateLicenseGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "CreateLicenseGrant",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes the buyer's address, the note, or the expiry of every license. Role: manage.
+        pub async fn update_license_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/UpdateLicenseGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "UpdateLicenseGrant",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Revokes every license, whatever was paid. Role: manage.
+        pub async fn revoke_license_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/RevokeLicenseGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "RevokeLicenseGrant",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Brings every license back, whatever was refunded, and also one that was revoked at AuthForge itself. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with the grant's own reason when it has no license to bring back.
+        pub async fn reinstate_license_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReinstateLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ReinstateLicenseGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ReinstateLicenseGrant",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes back what people decided about state and expiry: the purchase counts again. Role: manage.
+        pub async fn clear_override(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearOverrideRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ClearOverride",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ClearOverride",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets what the rules revoke be revoked although the budget of revocations is spent. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with reason `NOTHING_HELD` when the grant is not `RevocationHeld`.
+        pub async fn release_license_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ReleaseLicenseGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ReleaseLicenseGrant",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces a key, such as one that leaked: a new one is made and mailed, the old one revoked. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with reason `KEY_PENDING` while there is no key to replace, or its replacement is still being made.
+        pub async fn replace_license_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplaceLicenseKeyRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ReplaceLicenseKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ReplaceLicenseKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Unbinds the devices of licenses, once. The history tells what came of it. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with reason `KEY_PENDING` when there is no live key.
+        pub async fn reset_license_devices(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetLicenseDevicesRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ResetLicenseDevices",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ResetLicenseDevices",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1390,8 +1795,64 @@ pub mod license_grant_service_server {
             tonic::Response<super::ResendLicenseKeyResponse>,
             tonic::Status,
         >;
+        /// Makes a grant that no purchase at Stripe stands behind: complimentary, for a reseller, for another payment provider.
+        /// Role: manage.
+        ///
+        /// ALREADY_EXISTS, with the grant's name as the metadata `license_grant`, when the reference was used before.
+        async fn create_license_grant(
+            &self,
+            request: tonic::Request<super::CreateLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Changes the buyer's address, the note, or the expiry of every license. Role: manage.
+        async fn update_license_grant(
+            &self,
+            request: tonic::Request<super::UpdateLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Revokes every license, whatever was paid. Role: manage.
+        async fn revoke_license_grant(
+            &self,
+            request: tonic::Request<super::RevokeLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Brings every license back, whatever was refunded, and also one that was revoked at AuthForge itself. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with the grant's own reason when it has no license to bring back.
+        async fn reinstate_license_grant(
+            &self,
+            request: tonic::Request<super::ReinstateLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Takes back what people decided about state and expiry: the purchase counts again. Role: manage.
+        async fn clear_override(
+            &self,
+            request: tonic::Request<super::ClearOverrideRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Lets what the rules revoke be revoked although the budget of revocations is spent. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with reason `NOTHING_HELD` when the grant is not `RevocationHeld`.
+        async fn release_license_grant(
+            &self,
+            request: tonic::Request<super::ReleaseLicenseGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Replaces a key, such as one that leaked: a new one is made and mailed, the old one revoked. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with reason `KEY_PENDING` while there is no key to replace, or its replacement is still being made.
+        async fn replace_license_key(
+            &self,
+            request: tonic::Request<super::ReplaceLicenseKeyRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Unbinds the devices of licenses, once. The history tells what came of it. Role: manage.
+        ///
+        /// FAILED_PRECONDITION with reason `KEY_PENDING` when there is no live key.
+        async fn reset_license_devices(
+            &self,
+            request: tonic::Request<super::ResetLicenseDevicesRequest>,
+        ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
     }
-    /// The grants: read, told their keys, mailed again.
+    /// The grants: read, told their keys, mailed again, and decided by people.
+    ///
+    /// What a person decides outranks the purchase both ways until it is taken back. Every such call is durable when it returns
+    /// and works while Stripe is away; the work at AuthForge follows at once, or as soon as AuthForge is there. A call with a
+    /// `request_id` may be repeated for 30 days: it counts once, and with another body it is INVALID_ARGUMENT with reason
+    /// `REQUEST_ID_REUSED`.
     #[derive(Debug)]
     pub struct LicenseGrantServiceServer<T> {
         inner: Arc<T>,
@@ -1646,6 +2107,395 @@ pub mod license_grant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResendLicenseKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/CreateLicenseGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateLicenseGrantSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::CreateLicenseGrantRequest>
+                    for CreateLicenseGrantSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateLicenseGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::create_license_grant(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateLicenseGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/UpdateLicenseGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateLicenseGrantSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::UpdateLicenseGrantRequest>
+                    for UpdateLicenseGrantSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateLicenseGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::update_license_grant(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateLicenseGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/RevokeLicenseGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeLicenseGrantSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::RevokeLicenseGrantRequest>
+                    for RevokeLicenseGrantSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeLicenseGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::revoke_license_grant(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeLicenseGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ReinstateLicenseGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReinstateLicenseGrantSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ReinstateLicenseGrantRequest>
+                    for ReinstateLicenseGrantSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReinstateLicenseGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::reinstate_license_grant(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReinstateLicenseGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ClearOverride" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearOverrideSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ClearOverrideRequest>
+                    for ClearOverrideSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearOverrideRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::clear_override(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearOverrideSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ReleaseLicenseGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseLicenseGrantSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ReleaseLicenseGrantRequest>
+                    for ReleaseLicenseGrantSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseLicenseGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::release_license_grant(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseLicenseGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ReplaceLicenseKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReplaceLicenseKeySvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ReplaceLicenseKeyRequest>
+                    for ReplaceLicenseKeySvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReplaceLicenseKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::replace_license_key(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReplaceLicenseKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ResetLicenseDevices" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetLicenseDevicesSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ResetLicenseDevicesRequest>
+                    for ResetLicenseDevicesSvc<T> {
+                        type Response = super::LicenseGrant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetLicenseDevicesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::reset_license_devices(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetLicenseDevicesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

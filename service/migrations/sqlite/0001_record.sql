@@ -141,6 +141,14 @@ CREATE TABLE grants (
     email TEXT,
     -- The address in lower case, to find it by.
     email_folded TEXT,
+    -- 1 if a person set the address: what Stripe says of it does not count any more.
+    email_by_hand INTEGER NOT NULL DEFAULT 0,
+    -- A person's note.
+    note TEXT,
+    -- 1 once a person has set the expiry, also when that was taken back: licenses are brought to what was sold then.
+    expiry_by_hand INTEGER NOT NULL DEFAULT 0,
+    -- The number of the last thing that a person decided: a look with an earlier ticket did not know of it.
+    handed INTEGER NOT NULL DEFAULT 0,
     -- The number of the last decision that changed something: a round of work begun before it does not overwrite it.
     decided INTEGER NOT NULL,
     -- Grows with every write to its attempts and licenses: what the opening of an attempt is fenced by.
@@ -183,10 +191,12 @@ CREATE TABLE hands (
     sets_expiry INTEGER NOT NULL,
     -- The expiry that the person set; NULL is for ever.
     expires_at INTEGER,
+    -- 1 while what the rules revoke may be revoked whatever the budget says.
+    released INTEGER NOT NULL DEFAULT 0,
     -- Why, in the person's words.
-    reason TEXT,
-    -- Who.
-    person TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    -- The name of the token that decided last.
+    person TEXT NOT NULL,
     -- When.
     at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -242,6 +252,8 @@ CREATE TABLE licenses (
     created_at INTEGER NOT NULL,
     -- When it ends, as last set or seen; NULL is never.
     expires_at INTEGER,
+    -- When it was to end when it was kept; NULL is never.
+    first_expires_at INTEGER,
     -- The attempt that brought it; NULL for one that somebody else made.
     attempt TEXT,
     -- What we have done to it: `live`, `revoking`, `revoked`, `reinstating` or `revoked_elsewhere`.
@@ -349,3 +361,55 @@ CREATE TABLE labels (
     label TEXT,
     PRIMARY KEY (app_id, fingerprint)
 ) STRICT, WITHOUT ROWID;
+
+-- What people promised in the grants that they made.
+CREATE TABLE promised (
+    -- The grant.
+    grant_id TEXT NOT NULL REFERENCES grants (id),
+    -- The place of the license within the grant, from 1.
+    ordinal INTEGER NOT NULL,
+    -- AuthForge's app.
+    app_id TEXT NOT NULL,
+    -- Device slots, 1 to 16; 0 is no limit.
+    slots INTEGER NOT NULL,
+    -- When it ends; NULL is never.
+    expires_at INTEGER,
+    PRIMARY KEY (grant_id, ordinal)
+) STRICT, WITHOUT ROWID;
+
+-- Licenses whose key was replaced. One that is not here is of generation 1.
+CREATE TABLE generations (
+    -- The grant.
+    grant_id TEXT NOT NULL REFERENCES grants (id),
+    -- The license's name within the grant.
+    name TEXT NOT NULL,
+    -- The generation that is wanted.
+    generation INTEGER NOT NULL,
+    PRIMARY KEY (grant_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- Wishes of people to unbind the devices of a license.
+CREATE TABLE resets (
+    -- The number at which it was asked for.
+    reset INTEGER PRIMARY KEY,
+    -- The grant.
+    grant_id TEXT NOT NULL REFERENCES grants (id),
+    -- The license's name within the grant.
+    name TEXT NOT NULL,
+    -- `asked`, `sent`, `done`, `unclear`, `refused` or `dropped`.
+    state TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX resets_asked ON resets (grant_id) WHERE state = 'asked';
+
+-- Requests of callers that count once, for 30 days.
+CREATE TABLE requests (
+    -- The caller's id for it.
+    id TEXT PRIMARY KEY,
+    -- A hash of all that it said.
+    digest TEXT NOT NULL,
+    -- When.
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX requests_by_time ON requests (at);

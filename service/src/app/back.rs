@@ -128,6 +128,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     let mailer = mailer(&settings, &shop, roots)?;
     say_what_is_off(&settings);
     let wake = Arc::new(Notify::new());
+    let offer = Offer { default_app: settings.authforge_app.clone() };
     let fulfillment = Fulfillment::new(fulfillment::Parts {
         store: store.clone(),
         clock: clock.clone(),
@@ -135,6 +136,8 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         stripe: stripe.clone(),
         page_for: settings.success_page_for,
         mail_enabled: mailer.is_some(),
+        installation: settings.installation.clone(),
+        offer: offer.clone(),
         wake: wake.clone(),
     });
     let log = store.clone();
@@ -152,7 +155,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         executor,
         stripe,
         mailer,
-        offer: Offer { default_app: settings.authforge_app.clone() },
+        offer,
         keep_bodies: settings.keep_bodies,
         wake,
     });

@@ -1,5 +1,7 @@
 //! `grantsmith grants`.
 
+mod hand;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -29,8 +31,12 @@ pub enum Command {
     Get {
         /// licenseGrants/ID or ID
         name: String,
+        /// Also tell all that happened to it
+        #[arg(long)]
+        history: bool,
     },
-    /// Find grants by whatever names them: cs_…, pi_…, ch_…, an address, a key or its fingerprint
+    /// Find grants by whatever names them: cs_…, sub_…, pi_…, ch_…, in_…, cus_…, a reference, an address, a key or its
+    /// fingerprint
     Find {
         /// What to look for
         text: String,
@@ -45,6 +51,9 @@ pub enum Command {
         /// licenseGrants/ID or ID
         name: String,
     },
+    /// What a person decides.
+    #[command(flatten)]
+    Hand(hand::Command),
 }
 
 struct Caller {
@@ -83,8 +92,10 @@ pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Get { name } => {
-            let request = caller.request(Role::Read, pb::GetLicenseGrantRequest { name: full(&name) })?;
+        Command::Get { name, history } => {
+            let view = if history { pb::LicenseGrantView::Full } else { pb::LicenseGrantView::Basic }.into();
+            let message = pb::GetLicenseGrantRequest { name: full(&name), view };
+            let request = caller.request(Role::Read, message)?;
             let grant =
                 caller.client.get_license_grant(request).await.map_err(|status| told(&status))?.into_inner();
             show(&grant, output)?;
@@ -95,10 +106,9 @@ pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
                 caller.client.get_license_key(request).await.map_err(|status| told(&status))?.into_inner();
             show_keys(&full(&name), &keys.license_keys, output)?;
         }
+        Command::Hand(command) => show(&hand::run(&mut caller, command).await?, output)?,
         Command::Resend { name } => {
-            let request = caller.request(Role::Manage, pb::ResendLicenseKeyRequest { name: full(&name) })?;
-            let sent =
-                caller.client.resend_license_key(request).await.map_err(|status| told(&status))?.into_inner();
+            let sent = resend(&mut caller, &name).await?;
             match output {
                 Output::Table => table::say(&format!("mail {} is on its way", sent.number)),
                 Output::Name => table::say(&full(&name)),
@@ -112,6 +122,11 @@ pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn resend(caller: &mut Caller, name: &str) -> anyhow::Result<pb::ResendLicenseKeyResponse> {
+    let request = caller.request(Role::Manage, pb::ResendLicenseKeyRequest { name: full(name) })?;
+    Ok(caller.client.resend_license_key(request).await.map_err(|status| told(&status))?.into_inner())
 }
 
 async fn list(caller: &mut Caller, filter: String, limit: usize) -> anyhow::Result<Vec<pb::LicenseGrant>> {
@@ -189,12 +204,41 @@ fn show(grant: &pb::LicenseGrant, output: Output) -> anyhow::Result<()> {
             line("Paid", table::time(purchase.pay_time));
             line("Buyer", table::or_dash(&grant.customer.clone().unwrap_or_default().email));
             line("Mail", grant.delivery.as_ref().map_or_else(|| "-".to_owned(), mail));
+            if let Some(hand) = &grant.r#override {
+                line("By hand", by_hand(hand));
+            }
+            if !grant.note.is_empty() {
+                line("Note", grant.note.clone());
+            }
             table::say("");
             let head = ["LICENSE", "REASON", "KEY", "APP", "SLOTS", "EXPIRES", "ISSUED"];
             table::print(&head, &grant.licenses.iter().map(license_row).collect::<Vec<_>>());
+            if !grant.history.is_empty() {
+                table::say("");
+                let row = |entry: &pb::HistoryEntry| {
+                    vec![table::time(entry.time), entry.cause.clone(), entry.text.clone()]
+                };
+                table::print(&["TIME", "BY", "WHAT"], &grant.history.iter().map(row).collect::<Vec<_>>());
+            }
         }
     }
     Ok(())
+}
+
+/// What a person decided, in words.
+fn by_hand(hand: &pb::Override) -> String {
+    let state = match hand.state() {
+        pb::license::State::Unspecified => None,
+        state => Some(word(state.as_str_name())),
+    };
+    let ends = hand.sets_expiry.then(|| match hand.expire_time {
+        Some(at) => format!("ends {}", table::time(Some(at))),
+        None => "never ends".to_owned(),
+    });
+    let released = hand.released.then(|| "released".to_owned());
+    let what: Vec<String> = [state, ends, released].into_iter().flatten().collect();
+    let why = if hand.reason.is_empty() { String::new() } else { format!(": {}", hand.reason) };
+    format!("{} by {} at {}{why}", what.join(", "), hand.person, table::time(hand.time))
 }
 
 fn mail(delivery: &pb::Delivery) -> String {
@@ -270,6 +314,19 @@ fn value(grant: &pb::LicenseGrant) -> Value {
             "generation": license.generation,
         })
     };
+    let hand = grant.r#override.as_ref().map(|hand| {
+        let state = Some(hand.state()).filter(|state| *state != pb::license::State::Unspecified);
+        json!({
+            "state": state.map(|state| word(state.as_str_name())),
+            "sets_expiry": hand.sets_expiry,
+            "expire_time": at(hand.expire_time),
+            "released": hand.released,
+            "reason": hand.reason,
+            "person": hand.person,
+            "time": at(hand.time),
+        })
+    });
+    let entry = |entry: &pb::HistoryEntry| json!({ "time": at(entry.time), "cause": entry.cause, "text": entry.text });
     let delivery = grant.delivery.as_ref().map(|delivery| {
         json!({
             "number": delivery.number,
@@ -294,6 +351,9 @@ fn value(grant: &pb::LicenseGrant) -> Value {
         "licenses": grant.licenses.iter().map(license).collect::<Vec<_>>(),
         "customer": { "email": grant.customer.clone().unwrap_or_default().email },
         "delivery": delivery,
+        "note": grant.note,
+        "override": hand,
+        "history": grant.history.iter().map(entry).collect::<Vec<_>>(),
         "create_time": at(grant.create_time),
         "update_time": at(grant.update_time),
     })

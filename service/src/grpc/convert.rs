@@ -7,10 +7,12 @@ use grantsmith_proto::v1 as pb;
 use jiff::Timestamp;
 
 use crate::ingest::{Answer, Outcome};
-use crate::store::{Delivery, DeliveryState, Event, EventState, GrantLicense, GrantRow, GrantState};
+use crate::store::{
+    Delivery, DeliveryState, Event, EventState, GrantLicense, GrantRow, GrantState, HandRow, JournalEntry,
+};
 
 /// A time as protobuf has it.
-pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
+pub(crate) fn time(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }
 
@@ -88,10 +90,15 @@ pub(super) fn grant(row: GrantRow) -> pb::LicenseGrant {
     pb::LicenseGrant {
         name: grant_name(&row.id),
         purchase: Some(pb::Purchase {
-            provider: "stripe".to_owned(),
+            provider: match row.purchase {
+                PurchaseId::Session(_) | PurchaseId::Subscription(_) => "stripe",
+                PurchaseId::Manual(_) => "manual",
+            }
+            .to_owned(),
             kind: match row.purchase {
                 PurchaseId::Session(_) => "checkout.session",
                 PurchaseId::Subscription(_) => "subscription",
+                PurchaseId::Manual(_) => "reference",
             }
             .to_owned(),
             id: row.purchase.to_string(),
@@ -106,11 +113,38 @@ pub(super) fn grant(row: GrantRow) -> pb::LicenseGrant {
         delivery: row.delivery.map(delivery),
         create_time: Some(time(row.created)),
         update_time: Some(time(row.updated)),
+        note: row.note.unwrap_or_default(),
+        r#override: row.hand.map(hand),
+        history: Vec::new(),
+    }
+}
+
+fn hand(hand: HandRow) -> pb::Override {
+    pb::Override {
+        state: hand.state.map_or(pb::license::State::Unspecified, license_state).into(),
+        sets_expiry: hand.expires_at.is_some(),
+        expire_time: hand.expires_at.flatten().map(time),
+        released: hand.released,
+        reason: hand.reason,
+        person: hand.person,
+        time: Some(time(hand.at)),
+    }
+}
+
+pub(super) fn history(entry: JournalEntry) -> pb::HistoryEntry {
+    pb::HistoryEntry { time: Some(time(entry.at)), cause: entry.cause, text: entry.text }
+}
+
+fn license_state(state: DesiredState) -> pb::license::State {
+    match state {
+        DesiredState::Active => pb::license::State::Active,
+        DesiredState::Suspended => pb::license::State::Suspended,
+        DesiredState::Revoked => pb::license::State::Revoked,
     }
 }
 
 fn license(license: GrantLicense) -> pb::License {
-    use pb::license::{HwidSlots, State};
+    use pb::license::HwidSlots;
     let GrantLicense { desired, reason, kept } = license;
     let slots = kept.as_ref().and_then(|kept| kept.slots).unwrap_or(desired.slots);
     let expires_at = kept.as_ref().map_or(desired.expires_at, |kept| kept.expires_at);
@@ -121,12 +155,7 @@ fn license(license: GrantLicense) -> pb::License {
             Slots::Limited(count) => HwidSlots::MaxHwidSlots(count.into()),
             Slots::Unlimited => HwidSlots::UnlimitedHwidSlots(true),
         }),
-        state: match desired.state {
-            DesiredState::Active => State::Active,
-            DesiredState::Suspended => State::Suspended,
-            DesiredState::Revoked => State::Revoked,
-        }
-        .into(),
+        state: license_state(desired.state).into(),
         reason: reason.to_string(),
         masked_key: kept.as_ref().map_or_else(String::new, |kept| kept.key.masked()),
         fingerprint: kept.as_ref().map_or_else(String::new, |kept| kept.key.fingerprint().to_string()),

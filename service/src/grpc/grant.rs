@@ -13,7 +13,7 @@ use crate::store::{Cursor, GrantRow};
 /// The most grants that `find` names.
 const MOST_FOUND: u32 = 500;
 
-fn grant_id(name: &str) -> Result<GrantId, Status> {
+pub(super) fn grant_id(name: &str) -> Result<GrantId, Status> {
     name.strip_prefix("licenseGrants/").and_then(GrantId::parse).ok_or_else(|| {
         let text =
             "a grant is named licenseGrants/lg-…, as lists show it; find it by a Stripe id or an address";
@@ -22,7 +22,7 @@ fn grant_id(name: &str) -> Result<GrantId, Status> {
 }
 
 impl Services {
-    async fn grant(&self, name: &str) -> Result<GrantRow, Status> {
+    pub(super) async fn grant(&self, name: &str) -> Result<GrantRow, Status> {
         let found =
             self.fulfillment.store().grant(&grant_id(name)?).await.map_err(|error| status::store(&error))?;
         found.ok_or_else(|| status::not_found("grant", name))
@@ -36,8 +36,16 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         request: Request<pb::GetLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
         self.allow(&request, Role::Read)?;
-        let row = self.grant(&request.into_inner().name).await?;
-        Ok(Response::new(convert::grant(row)))
+        let message = request.into_inner();
+        let row = self.grant(&message.name).await?;
+        let id = row.id.clone();
+        let mut grant = convert::grant(row);
+        if message.view() == pb::LicenseGrantView::Full {
+            let journal = self.fulfillment.store().journal(&id).await;
+            let journal = journal.map_err(|error| status::store(&error))?;
+            grant.history = journal.into_iter().map(convert::history).collect();
+        }
+        Ok(Response::new(grant))
     }
 
     async fn list_license_grants(
@@ -121,5 +129,69 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         }
         let number = self.fulfillment.resend(&row.id).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(pb::ResendLicenseKeyResponse { number: i32::try_from(number).unwrap_or(i32::MAX) }))
+    }
+
+    async fn create_license_grant(
+        &self,
+        request: Request<pb::CreateLicenseGrantRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.create_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn update_license_grant(
+        &self,
+        request: Request<pb::UpdateLicenseGrantRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.update_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn revoke_license_grant(
+        &self,
+        request: Request<pb::RevokeLicenseGrantRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.revoke_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn reinstate_license_grant(
+        &self,
+        request: Request<pb::ReinstateLicenseGrantRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.reinstate_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn clear_override(
+        &self,
+        request: Request<pb::ClearOverrideRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.clear_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn release_license_grant(
+        &self,
+        request: Request<pb::ReleaseLicenseGrantRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.release_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn replace_license_key(
+        &self,
+        request: Request<pb::ReplaceLicenseKeyRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.replace_by_hand(request.into_inner(), person).await.map(Response::new)
+    }
+
+    async fn reset_license_devices(
+        &self,
+        request: Request<pb::ResetLicenseDevicesRequest>,
+    ) -> Result<Response<pb::LicenseGrant>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.reset_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 }

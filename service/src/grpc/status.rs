@@ -36,6 +36,14 @@ pub fn not_found(what: &str, name: &str) -> Status {
     plain(Code::NotFound, "NOT_FOUND", format!("no {what} is called '{name}'; list them to see their names"))
 }
 
+/// The reference names a grant already.
+pub fn exists(grant: &str) -> Status {
+    let metadata = HashMap::from([("license_grant".to_owned(), grant.to_owned())]);
+    let text = format!("the reference names {grant} already; read that, or choose another reference");
+    let details = ErrorDetails::with_error_info("ALREADY_EXISTS", DOMAIN, metadata);
+    Status::with_error_details(Code::AlreadyExists, text, details)
+}
+
 fn with(code: Code, reason: &str, text: impl Into<String>, retry: Option<Duration>) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     if retry.is_some() {

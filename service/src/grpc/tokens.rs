@@ -80,7 +80,14 @@ pub enum Error {
 
 /// The server's side: hashes and roles.
 #[derive(Clone)]
-pub struct Tokens(Vec<([u8; 32], Vec<Role>)>);
+pub struct Tokens(Vec<Entry>);
+
+#[derive(Clone)]
+struct Entry {
+    name: String,
+    hash: [u8; 32],
+    roles: Vec<Role>,
+}
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,6 +97,7 @@ impl fmt::Debug for Tokens {
 
 struct Line<'a> {
     number: usize,
+    name: &'a str,
     roles: Vec<Role>,
     token: &'a str,
 }
@@ -98,14 +106,14 @@ fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, Error>> {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
         let mut words = line.split_whitespace();
-        let (Some(_), Some(roles), Some(token), None) =
+        let (Some(name), Some(roles), Some(token), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
             return Err(Error::Form(number));
         };
         let roles =
             roles.split(',').map(str::parse).collect::<Result<_, ()>>().map_err(|()| Error::Role(number))?;
-        Ok(Line { number, roles, token })
+        Ok(Line { number, name, roles, token })
     })
 }
 
@@ -113,7 +121,7 @@ impl Tokens {
     /// Reads a tokens file.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let read = |line: Result<Line<'_>, Error>| {
-            let Line { number, roles, token } = line?;
+            let Line { number, name, roles, token } = line?;
             let hash = match token.strip_prefix("sha256:") {
                 Some(hex) => {
                     let bytes =
@@ -123,14 +131,14 @@ impl Tokens {
                 None if token.len() < 16 => return Err(Error::Short(number)),
                 None => Sha256::digest(token.as_bytes()).into(),
             };
-            Ok((hash, roles))
+            Ok(Entry { name: name.to_owned(), hash, roles })
         };
         let tokens = lines(text).map(read).collect::<Result<Vec<_>, _>>()?;
         if tokens.is_empty() { Err(Error::Empty) } else { Ok(Self(tokens)) }
     }
 
-    /// Lets a call pass whose token has the role.
-    pub fn check(&self, metadata: &MetadataMap, role: Role) -> Result<(), Status> {
+    /// Lets a call pass whose token has the role; gives the token's name.
+    pub fn check(&self, metadata: &MetadataMap, role: Role) -> Result<String, Status> {
         let bearer = metadata.get("authorization").and_then(|value| value.to_str().ok());
         let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
             let text =
@@ -139,10 +147,10 @@ impl Tokens {
         };
         let hash: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
         // Every entry is compared, so that time tells nothing of which matched.
-        let mut found: Option<&[Role]> = None;
-        for (known, roles) in &self.0 {
-            if bool::from(known.ct_eq(&hash)) {
-                found = Some(roles);
+        let mut found: Option<&Entry> = None;
+        for entry in &self.0 {
+            if bool::from(entry.hash.ct_eq(&hash)) {
+                found = Some(entry);
             }
         }
         match found {
@@ -151,7 +159,7 @@ impl Tokens {
                 "TOKEN_UNKNOWN",
                 "the token is not in the server's tokens file",
             )),
-            Some(roles) if roles.contains(&role) => Ok(()),
+            Some(entry) if entry.roles.contains(&role) => Ok(entry.name.clone()),
             Some(_) => {
                 let text = format!(
                     "the token lacks the role {}; use one whose line in the tokens file has it",
@@ -237,7 +245,7 @@ mod tests {
 
     const FILE: &str = "# who may what\nhook ingest,storefront 0123456789abcdef0123\nops read,manage sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n";
 
-    fn call(token: Option<&str>, role: Role) -> Result<(), Code> {
+    fn call(token: Option<&str>, role: Role) -> Result<String, Code> {
         let mut request = Request::new(());
         if let Some(token) = token {
             request
@@ -249,10 +257,10 @@ mod tests {
 
     #[test]
     fn a_token_opens_what_its_roles_name_and_nothing_else() {
-        assert_eq!(call(Some("0123456789abcdef0123"), Role::Ingest), Ok(()));
-        assert_eq!(call(Some("0123456789abcdef0123"), Role::Storefront), Ok(()));
+        assert_eq!(call(Some("0123456789abcdef0123"), Role::Ingest), Ok("hook".to_owned()));
+        assert_eq!(call(Some("0123456789abcdef0123"), Role::Storefront), Ok("hook".to_owned()));
         assert_eq!(call(Some("0123456789abcdef0123"), Role::Reveal), Err(Code::PermissionDenied));
-        assert_eq!(call(Some("test"), Role::Manage), Ok(()), "by its hash");
+        assert_eq!(call(Some("test"), Role::Manage), Ok("ops".to_owned()), "by its hash");
         assert_eq!(call(Some("0123456789abcdef0124"), Role::Ingest), Err(Code::Unauthenticated));
         assert_eq!(call(None, Role::Read), Err(Code::Unauthenticated));
     }

@@ -4,7 +4,7 @@
 //! - [`checkpoint`]: moves committed pages into the file, off the way of those who wait for a commit.
 //! - [`readers`]: a few connections that read the record as of one commit.
 //! - [`file`] and [`schema`]: the file claimed, made, opened and brought up to date.
-//! - [`events`], [`objects`], [`purchases`], [`grants`], [`declared`], [`attempts`], [`deliveries`], [`labels`]: the
+//! - [`events`], [`objects`], [`purchases`], [`grants`], [`hands`], [`declared`], [`attempts`], [`deliveries`], [`labels`]: the
 //!   statements.
 //! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
 
@@ -16,6 +16,7 @@ mod events;
 mod failure;
 mod file;
 mod grants;
+mod hands;
 mod labels;
 mod objects;
 mod purchases;
@@ -32,7 +33,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use grantsmith_authforge::{CacheError, LabelCache};
 use grantsmith_core::license::{Fingerprint, LicenseKey};
-use grantsmith_core::port::{Attempt, AttemptId, AttemptLog, Change, Clock, Kept, LogError, Outcome, Record};
+use grantsmith_core::port::{
+    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, LogError, Outcome, Record, ResetId, ResetOutcome,
+};
 use grantsmith_core::purchase::{PurchaseId, StripeId};
 use grantsmith_core::{AppId, GrantId, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -42,8 +45,9 @@ use self::readers::Readers;
 use self::rows::Packed;
 use self::writer::Writer;
 use super::{
-    Attachment, Attempted, Counts, Cursor, Decision, Delivery, Dirty, Error, Event, EventFilter, EventState,
-    GrantFilter, GrantRow, JournalEntry, NewEvent, Object, Progress, PurchaseRecord, Recorded, Store, Ticket,
+    Ask, Attachment, Attempted, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event, EventFilter,
+    EventState, GrantFilter, GrantRow, JournalEntry, NewEvent, Object, Progress, PurchaseRecord, Recorded,
+    Store, Taken, Ticket,
 };
 
 /// The record in one SQLite file.
@@ -195,6 +199,10 @@ impl Store for Sqlite {
         self.writer.write(move |db| purchases::attach(db, &attachment, body.as_ref())).await
     }
 
+    async fn take(&self, ask: Ask, decide: Decide) -> Result<Taken, Error> {
+        self.writer.write(move |db| hands::take(db, &ask, &decide)).await
+    }
+
     async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
         self.readers.read(grants::next_due).await
     }
@@ -304,6 +312,12 @@ impl AttemptLog for Sqlite {
             (grant.clone(), fingerprint.clone(), change.clone(), self.now());
         let note = move |db: &_| attempts::change(db, &grant, &fingerprint, &change, at);
         self.writer.write(note).await.map_err(|error| log_error(&error))
+    }
+
+    async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError> {
+        let (grant, reset, at) = (grant.clone(), reset.clone(), self.now());
+        let write = move |db: &_| attempts::reset(db, &grant, &reset, outcome, at);
+        self.writer.write(write).await.map_err(|error| log_error(&error))
     }
 
     async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError> {

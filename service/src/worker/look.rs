@@ -96,7 +96,7 @@ impl Worker {
             ObjectKind::Invoice => self.decide_invoice(object, ticket).await,
             ObjectKind::PaymentIntent | ObjectKind::Charge | ObjectKind::Other => {
                 let purchase = self.store.linked(&object.id).await?.ok_or_else(unknown)?;
-                let own = decide::own_object(&purchase);
+                let own = decide::own_object(&purchase).ok_or_else(unknown)?;
                 let attachment =
                     Attachment { object: object.clone(), snapshot: None, purchase, ticket, at: self.now() };
                 self.store.attach(attachment).await?;

@@ -9,7 +9,7 @@ use grantsmith_core::execute::{Executor, Report};
 use grantsmith_core::license::{Fingerprint, LicenseStatus};
 use grantsmith_core::plan::Policy;
 use grantsmith_core::port::{
-    Attempt, AttemptId, AttemptLog, Change, Kept, LogError, Outcome, Priority, Record,
+    Attempt, AttemptId, AttemptLog, Change, Kept, LogError, Outcome, Priority, Record, ResetId, ResetOutcome,
 };
 use grantsmith_core::testing::{FakeApi, Fault, World};
 use grantsmith_core::{Grant, GrantId, Standing, retry};
@@ -66,6 +66,10 @@ impl AttemptLog for Stopping {
 
     async fn note(&self, grant: &GrantId, key: &Fingerprint, change: &Change) -> Result<(), LogError> {
         between!(self.note(grant, key, change))
+    }
+
+    async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError> {
+        between!(self.reset(grant, reset, outcome))
     }
 
     async fn watched(

@@ -38,7 +38,10 @@ pub struct Truth {
     pub creates: usize,
     /// Listings that were asked for.
     pub lists: usize,
+    /// Keys whose devices were unbound, in order.
+    pub resets: Vec<LicenseKey>,
     visible_at: Vec<Moment>,
+    reset_faults: VecDeque<Class>,
     delayed: Vec<(Moment, CreateLicense)>,
     faults: VecDeque<Option<Fault>>,
     broken_lists: usize,
@@ -64,6 +67,11 @@ impl FakeApi {
     /// What goes wrong with the next creates, in order.
     pub fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         lock(&self.truth).faults = faults.into_iter().collect();
+    }
+
+    /// How the next calls to unbind devices fail, in order, without effect.
+    pub fn refuse_resets(&self, classes: impl IntoIterator<Item = Class>) {
+        lock(&self.truth).reset_faults = classes.into_iter().collect();
     }
 
     /// How long a new license stays out of listings.
@@ -260,6 +268,22 @@ impl LicenseApi for FakeApi {
         }
         self.crash.point().await;
         Ok(())
+    }
+
+    async fn reset_devices(&self, key: &LicenseKey, _priority: Priority) -> Result<(), ApiError> {
+        self.crash.point().await;
+        let answer = {
+            let mut truth = lock(&self.truth);
+            match truth.reset_faults.pop_front() {
+                None => {
+                    truth.resets.push(key.clone());
+                    Ok(())
+                }
+                Some(class) => Err(error(class, "by script")),
+            }
+        };
+        self.crash.point().await;
+        answer
     }
 
     fn clock_offset(&self) -> SignedDuration {

@@ -11,7 +11,8 @@ use super::{Crash, ManualClock, lock};
 use crate::grant::{Cause, GrantId};
 use crate::license::{Fingerprint, LicenseKey};
 use crate::port::{
-    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, KeptState, LogError, Outcome, Record,
+    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, KeptState, LogError, Outcome, Record, Reset,
+    ResetId, ResetOutcome,
 };
 
 /// The record in memory; it outlives the processes.
@@ -21,11 +22,12 @@ pub struct MemoryLog {
     clock: ManualClock,
     crash: Crash,
     nap: Arc<Mutex<Duration>>,
+    resets: Arc<Mutex<BTreeMap<ResetId, (Reset, ResetOutcome)>>>,
 }
 
 impl MemoryLog {
     pub(super) fn new(clock: ManualClock, crash: Crash) -> Self {
-        Self { records: Arc::default(), clock, crash, nap: Arc::default() }
+        Self { records: Arc::default(), clock, crash, nap: Arc::default(), resets: Arc::default() }
     }
 
     /// The keys kept for a grant, which are the keys that its buyer may have been given.
@@ -47,6 +49,11 @@ impl MemoryLog {
         let record = records.entry(grant.clone()).or_default();
         change(record);
         record.version += 1;
+    }
+
+    /// What became of a wish to unbind devices.
+    pub fn reset_outcome(&self, reset: &ResetId) -> Option<ResetOutcome> {
+        lock(&self.resets).get(reset).map(|(_, outcome)| *outcome)
     }
 
     /// The machine sleeps this long in the next [`AttemptLog::open`].
@@ -121,6 +128,23 @@ impl AttemptLog for MemoryLog {
             for kept in record.licenses.iter_mut().filter(|kept| kept.key.fingerprint() == *fingerprint) {
                 kept.apply(change);
             }
+        });
+        self.crash.point().await;
+        Ok(())
+    }
+
+    async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError> {
+        self.crash.point().await;
+        self.edit(grant, |record| {
+            let mut resets = lock(&self.resets);
+            let asked = record.resets.iter().position(|asked| asked.id == *reset);
+            let asked = asked.map(|place| record.resets.remove(place));
+            let known = resets.remove(reset).map(|(asked, _)| asked);
+            let Some(wish) = asked.or(known) else { return };
+            if outcome == ResetOutcome::Asked {
+                record.resets.push(wish.clone());
+            }
+            resets.insert(reset.clone(), (wish, outcome));
         });
         self.crash.point().await;
         Ok(())

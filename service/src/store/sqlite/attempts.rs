@@ -3,7 +3,9 @@
 use grantsmith_core::GrantId;
 use grantsmith_core::grant::Cause;
 use grantsmith_core::license::{Fingerprint, LicenseKey};
-use grantsmith_core::port::{Attempt, AttemptId, Change, Kept, KeptState, Outcome, Record, Refusal};
+use grantsmith_core::port::{
+    Attempt, AttemptId, Change, Kept, KeptState, Outcome, Record, Refusal, Reset, ResetId, ResetOutcome,
+};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
@@ -22,6 +24,7 @@ pub(super) fn load(connection: &Connection, grant: &GrantId, hour_ago: Timestamp
         version,
         licenses: kept(connection, grant)?,
         attempts: attempts(connection, grant)?,
+        resets: resets(connection, grant)?,
         recent_revocations: rows::one(connection, revoked, [millis(hour_ago)])?.unwrap_or_default(),
     })
 }
@@ -190,11 +193,11 @@ pub(super) fn keep(
     bump(connection, grant)?;
     let (state, revoked_at, revoked_cause) = state_columns(license.state);
     rows::run(connection, "INSERT INTO licenses (
-             fingerprint, key, grant_id, name, generation, app_id, slots, created_at, expires_at, attempt, state,
-             revoked_at, revoked_cause
+             fingerprint, key, grant_id, name, generation, app_id, slots, created_at, expires_at, first_expires_at,
+             attempt, state, revoked_at, revoked_cause
          ) VALUES (
-             :fingerprint, :key, :grant, :name, :generation, :app, :slots, :created_at, :expires_at, :attempt, :state,
-             :revoked_at, :revoked_cause
+             :fingerprint, :key, :grant, :name, :generation, :app, :slots, :created_at, :expires_at, :expires_at,
+             :attempt, :state, :revoked_at, :revoked_cause
          )", named_params! {
         ":fingerprint": fingerprint.as_str(),
         ":key": license.key.expose(),
@@ -314,6 +317,45 @@ fn state_in_words(state: KeptState) -> (&'static str, &'static str) {
         KeptState::Reinstating => (WORK, "is about to be brought back"),
         KeptState::RevokedElsewhere => (WORK, "was revoked at AuthForge by somebody else"),
     }
+}
+
+fn resets(connection: &Connection, grant: &GrantId) -> Result<Vec<Reset>, Failure> {
+    rows::all(
+        connection,
+        "SELECT reset, name FROM resets WHERE grant_id = ?1 AND state = 'asked' ORDER BY reset",
+        [grant.as_str()],
+        |row| {
+            let id = ResetId(row.value::<i64>("reset")?.to_string());
+            Ok(Reset { id, license: row.license_name("name")? })
+        },
+    )
+}
+
+/// Writes down what became of a wish to unbind devices.
+pub(super) fn reset(
+    connection: &Connection,
+    grant: &GrantId,
+    reset: &ResetId,
+    outcome: ResetOutcome,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let sql =
+        "UPDATE resets SET state = ?3 WHERE grant_id = ?1 AND reset = ?2 AND state <> ?3 RETURNING name";
+    let id: i64 = reset.0.parse().map_err(|_| Failure::damaged("a wish to unbind devices has no number"))?;
+    let name: Option<String> = rows::one(connection, sql, params![grant.as_str(), id, outcome.word()])?;
+    let Some(name) = name else { return Ok(()) };
+    bump(connection, grant)?;
+    let what = match outcome {
+        ResetOutcome::Asked => "its devices are not unbound yet, and it is tried again",
+        ResetOutcome::Sent => "its devices are about to be unbound",
+        ResetOutcome::Done => "its devices were unbound",
+        ResetOutcome::Unclear => {
+            "nobody can tell whether its devices were unbound; ask again if they were not"
+        }
+        ResetOutcome::Refused => "AuthForge refused to unbind its devices",
+        ResetOutcome::Dropped => "its devices were not unbound, as it is not live",
+    };
+    grants::note(connection, grant, at, WORK, &format!("license {name}: {what}"))
 }
 
 /// Writes down that a listing was searched for what an attempt may have made besides.

@@ -1,5 +1,7 @@
 //! The licenses that a grant declares.
 
+use std::cmp::Ordering;
+
 use grantsmith_core::grant::Declared;
 use grantsmith_core::port::Kept;
 use grantsmith_core::{Desired, GrantId};
@@ -19,8 +21,14 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
         [id.as_str()],
         |row| {
             let desired = desired(row)?;
-            let same = |kept: &&Kept| kept.name == desired.name && kept.generation == desired.generation;
-            let kept = kept.iter().find(same).cloned();
+            let generation =
+                |kept: &Kept| (kept.name == desired.name).then(|| kept.generation.cmp(&desired.generation));
+            // Not told while the one that it replaces may work: its buyer would have two.
+            let replaces = kept
+                .iter()
+                .any(|kept| generation(kept).is_some_and(Ordering::is_lt) && kept.state.may_be_live());
+            let kept =
+                kept.iter().find(|kept| generation(kept).is_some_and(Ordering::is_eq) && !replaces).cloned();
             Ok(GrantLicense { reason: row.word("standing")?, kept, desired })
         },
     )

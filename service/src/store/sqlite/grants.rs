@@ -9,11 +9,11 @@ use rusqlite::{Connection, Row, named_params, params, params_from_iter};
 
 use super::failure::Failure;
 use super::rows::{self, Columns, Word, millis, number, purchase};
-use super::{declared, deliveries};
+use super::{declared, deliveries, hands};
 use crate::store::{Counts, Cursor, GrantFilter, GrantRow, GrantState, JournalEntry, Progress};
 
 const COLUMNS: &str =
-    "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.tries,
+    "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.note, g.tries,
     g.decided, g.created, g.updated";
 
 /// Whether there is such a grant.
@@ -38,6 +38,8 @@ fn grant(connection: &Connection, row: &Row<'_>) -> Result<GrantRow, Failure> {
         detail: row.value("detail")?,
         paid_at: row.maybe_time("paid_at")?,
         email: row.maybe_parsed("email", |text| Some(Email::new(text)))?.flatten(),
+        note: row.value("note")?,
+        hand: hands::row(connection, &id)?,
         licenses: declared::licenses(connection, &id)?,
         delivery: deliveries::newest(connection, &id)?,
         tries: row.value("tries")?,

@@ -1,6 +1,6 @@
 //! What is on record about a purchase, and the decision about it.
 
-use grantsmith_core::grant::{Cause, Hand};
+use grantsmith_core::grant::Cause;
 use grantsmith_core::purchase::{InvoiceFact, PurchaseId, StripeId};
 use grantsmith_core::terms::Terms;
 use grantsmith_core::{Desired, DesiredState, GrantId, Reason};
@@ -10,10 +10,10 @@ use rusqlite::{Connection, Row, named_params, params};
 use super::failure::Failure;
 use super::objects::{self, Verdict};
 use super::rows::{self, Columns, Packed, Word, millis, number};
-use super::{declared, deliveries, events, grants};
+use super::{declared, deliveries, events, grants, hands};
 use crate::store::{
-    Attachment, Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Snapshot, Source,
-    Ticket,
+    Attachment, Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Redecided, Snapshot,
+    Source, Ticket,
 };
 
 /// Reads what is on record about a purchase.
@@ -33,7 +33,8 @@ pub(super) fn get(connection: &Connection, purchase: &PurchaseId) -> Result<Purc
         declared: declared::names(connection, &grant)?,
         terms: terms(connection, &grant)?,
         paid_at: paid_at.flatten(),
-        hand: hand(connection, &grant)?,
+        hand: hands::get(connection, &grant)?,
+        promised: hands::promised(connection, &grant)?,
         events: events::waiting(connection, purchase.as_str(), told)?,
     })
 }
@@ -106,16 +107,6 @@ fn terms(connection: &Connection, grant: &GrantId) -> Result<Option<Terms>, Fail
     })
 }
 
-fn hand(connection: &Connection, grant: &GrantId) -> Result<Hand, Failure> {
-    let sql = "SELECT state, sets_expiry, expires_at FROM hands WHERE grant_id = ?1";
-    let hand = rows::first(connection, sql, [grant.as_str()], |row| {
-        let sets_expiry: bool = row.value("sets_expiry")?;
-        let expires_at = row.maybe_time("expires_at")?;
-        Ok(Hand { state: row.maybe_word("state")?, expires_at: sets_expiry.then_some(expires_at) })
-    })?;
-    Ok(hand.unwrap_or_default())
-}
-
 /// Writes a decision. False, and nothing written, if a later look is on record.
 pub(super) fn decide(
     connection: &Connection,
@@ -123,6 +114,9 @@ pub(super) fn decide(
     body: &Packed,
     others: &[Packed],
 ) -> Result<bool, Failure> {
+    if hands::since(connection, &GrantId::of(&decision.purchase), decision.ticket)? {
+        return Ok(false);
+    }
     let (object, _) = objects::find_or_make(connection, &decision.snapshot.object)?;
     if !replace_snapshot(connection, object, &decision.snapshot, decision.ticket, body)? {
         return Ok(false);
@@ -147,7 +141,14 @@ pub(super) fn decide(
         objects::clean(connection, looked_at, decision.ticket, None)?;
     }
     link(connection, decision, object)?;
-    write_grant(connection, decision)?;
+    let by = By {
+        purchase: &decision.purchase,
+        livemode: decision.livemode,
+        email: decision.email.as_ref(),
+        cause: &decision.cause,
+        at: decision.at,
+    };
+    write_grant(connection, &by, &decision.clone().into())?;
     deliveries::warn(connection, &GrantId::of(&decision.purchase), decision.dunning.as_ref(), decision.at)?;
     Ok(true)
 }
@@ -232,12 +233,13 @@ struct Before {
     detail: Option<String>,
     paid_at: Option<Timestamp>,
     email: Option<String>,
+    email_by_hand: bool,
 }
 
 fn before(connection: &Connection, id: &GrantId) -> Result<Option<Before>, Failure> {
     rows::first(
         connection,
-        "SELECT state, reason, detail, paid_at, email FROM grants WHERE id = ?1",
+        "SELECT state, reason, detail, paid_at, email, email_by_hand FROM grants WHERE id = ?1",
         [id.as_str()],
         |row| {
             Ok(Before {
@@ -246,23 +248,37 @@ fn before(connection: &Connection, id: &GrantId) -> Result<Option<Before>, Failu
                 detail: row.value("detail")?,
                 paid_at: row.maybe_time("paid_at")?,
                 email: row.value("email")?,
+                email_by_hand: row.value("email_by_hand")?,
             })
         },
     )
 }
 
-fn write_grant(connection: &Connection, decision: &Decision) -> Result<(), Failure> {
-    let id = GrantId::of(&decision.purchase);
+/// By what a grant is decided.
+pub(super) struct By<'a> {
+    pub(super) purchase: &'a PurchaseId,
+    pub(super) livemode: bool,
+    /// The address that Stripe tells.
+    pub(super) email: Option<&'a grantsmith_core::Email>,
+    pub(super) cause: &'a str,
+    pub(super) at: Timestamp,
+}
+
+/// Writes where a grant stands, made if need be.
+pub(super) fn write_grant(connection: &Connection, by: &By<'_>, decision: &Redecided) -> Result<(), Failure> {
+    let id = GrantId::of(by.purchase);
     let before = before(connection, &id)?;
     if before.is_none() {
-        insert_grant(connection, decision, &id)?;
+        insert_grant(connection, by, decision, &id)?;
     }
     if let Some(terms) = &decision.terms {
-        fix_terms(connection, &id, terms, decision.at)?;
+        fix_terms(connection, &id, terms, by.at)?;
     }
     let redeclared = declared::declare(connection, &id, &decision.licenses)?;
+    hands::forget_release(connection, &id)?;
     let paid = decision.paid_at.filter(|_| before.as_ref().is_none_or(|before| before.paid_at.is_none()));
-    let email = decision.email.as_ref().map(grantsmith_core::Email::expose);
+    let told = by.email.filter(|_| before.as_ref().is_none_or(|before| !before.email_by_hand));
+    let email = told.map(grantsmith_core::Email::expose);
     let readdressed =
         email.is_some() && before.as_ref().is_none_or(|before| before.email.as_deref() != email);
     if paid.is_some() || readdressed {
@@ -270,11 +286,11 @@ fn write_grant(connection: &Connection, decision: &Decision) -> Result<(), Failu
             connection,
             "UPDATE grants SET paid_at = coalesce(paid_at, ?2), email = coalesce(?3, email),
                      email_folded = coalesce(?4, email_folded), updated = ?5 WHERE id = ?1",
-            params![id.as_str(), paid.map(millis), email, email.map(str::to_lowercase), millis(decision.at)],
+            params![id.as_str(), paid.map(millis), email, email.map(str::to_lowercase), millis(by.at)],
         )?;
     }
     if readdressed && before.is_some() {
-        grants::note(connection, &id, decision.at, &decision.cause, "the buyer's address has changed")?;
+        grants::note(connection, &id, by.at, by.cause, "the buyer's address has changed")?;
     }
     let work = decision.state == GrantState::Issuing;
     let moved = before.as_ref().is_none_or(|before| match before.state {
@@ -286,28 +302,38 @@ fn write_grant(connection: &Connection, decision: &Decision) -> Result<(), Failu
                 || before.detail != decision.detail
         }
     });
-    if moved { move_grant(connection, decision, &id) } else { Ok(()) }
+    if moved { move_grant(connection, by, decision, &id) } else { Ok(()) }
 }
 
-fn insert_grant(connection: &Connection, decision: &Decision, id: &GrantId) -> Result<(), Failure> {
+fn insert_grant(
+    connection: &Connection,
+    by: &By<'_>,
+    decision: &Redecided,
+    id: &GrantId,
+) -> Result<(), Failure> {
     rows::run(
         connection,
         "INSERT INTO grants (id, purchase, livemode, state, reason, decided, created, updated)
              VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?6)",
         params![
             id.as_str(),
-            decision.purchase.as_str(),
-            decision.livemode,
+            by.purchase.as_str(),
+            by.livemode,
             decision.state.word(),
             decision.reason.word(),
-            millis(decision.at),
+            millis(by.at),
         ],
     )?;
     Ok(())
 }
 
 /// Writes where the grant stands now, and that there is work if there is.
-fn move_grant(connection: &Connection, decision: &Decision, id: &GrantId) -> Result<(), Failure> {
+fn move_grant(
+    connection: &Connection,
+    by: &By<'_>,
+    decision: &Redecided,
+    id: &GrantId,
+) -> Result<(), Failure> {
     rows::run(
         connection, // A grant that is over but still has licenses to see to keeps its time.
         "UPDATE grants SET
@@ -323,14 +349,14 @@ fn move_grant(connection: &Connection, decision: &Decision, id: &GrantId) -> Res
             ":reason": decision.reason.word(),
             ":detail": decision.detail,
             ":decided": number(objects::draw(connection)?),
-            ":at": millis(decision.at),
+            ":at": millis(by.at),
             ":work": decision.state == GrantState::Issuing,
         },
     )?;
-    grants::note(connection, id, decision.at, &decision.cause, &in_words(decision))
+    grants::note(connection, id, by.at, by.cause, &in_words(decision))
 }
 
-fn in_words(decision: &Decision) -> String {
+fn in_words(decision: &Redecided) -> String {
     let reason = decision.reason;
     let state = match decision.state {
         GrantState::Issuing | GrantState::Ready => return declared_in_words(&decision.licenses),

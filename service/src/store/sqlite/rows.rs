@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use grantsmith_core::grant::{Cause, Expiry, LicenseName};
+use grantsmith_core::port::ResetOutcome;
 use grantsmith_core::purchase::{PurchaseId, StripeId};
 use grantsmith_core::{AppId, DesiredState, GrantId, Reason, Slots};
 use jiff::Timestamp;
@@ -48,6 +49,9 @@ words! {
     DesiredState { Active "active", Suspended "suspended", Revoked "revoked", }
     Expiry { Sold "sold", Followed "followed", }
     Cause { Rule "rule", Hand "hand", }
+    ResetOutcome {
+        Asked "asked", Sent "sent", Done "done", Unclear "unclear", Refused "refused", Dropped "dropped",
+    }
 }
 
 impl Word for Reason {

@@ -1,0 +1,37 @@
+//! Where a purchase stands once a person has decided: from what is on record alone, so also while Stripe is away.
+
+use grantsmith_core::Reason;
+use grantsmith_core::manual;
+use grantsmith_core::purchase::PurchaseId;
+use jiff::Timestamp;
+
+use crate::decide::{self, Occasion, Offer, View};
+use crate::store::{GrantState, PurchaseRecord, Redecided, Ticket};
+
+/// Decides a purchase from its record. None where the record does not hold enough: then the next look decides.
+pub(crate) fn decide(
+    purchase: &PurchaseId,
+    record: &PurchaseRecord,
+    offer: &Offer,
+    ticket: Ticket,
+    now: Timestamp,
+) -> Option<Redecided> {
+    let Some(looked_at) = decide::own_object(purchase) else {
+        return Some(promised(purchase, record, now));
+    };
+    let occasion = Occasion { looked_at, ticket, cause: None, now };
+    decide::decide(purchase, record, &View::stored(record), offer, occasion).map(Redecided::from)
+}
+
+fn promised(purchase: &PurchaseId, record: &PurchaseRecord, now: Timestamp) -> Redecided {
+    let made_at = record.paid_at.unwrap_or(now);
+    let grant = manual::granted(purchase, made_at, &record.promised, &record.hand);
+    Redecided {
+        state: GrantState::Issuing,
+        reason: Reason::Issuing,
+        detail: None,
+        terms: None,
+        paid_at: grant.paid_at,
+        licenses: grant.licenses,
+    }
+}
