@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use grantsmith_authforge::fake::{Fake, Settings as FakeSettings, Switches};
 use grantsmith_core::port::Clock;
+use grantsmith_proto::v1::license_grant_service_client::LicenseGrantServiceClient;
 use grantsmith_service::clock::SystemClock;
+use grantsmith_service::grpc::tokens::{Role, TokenFile};
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::{
     Bought, Delivery, Event, Kind, Purchase, Rendering, Server, Status, World,
@@ -17,6 +19,7 @@ use grantsmith_service::stripe::signature;
 use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic::transport::Channel;
 
 use crate::mailpit::{self, Mailpit};
 use crate::outside::Outside;
@@ -436,6 +439,19 @@ impl Stack {
         let environment =
             [("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
         program::run(arguments, &environment, self.folder.path()).await
+    }
+
+    /// The grants over gRPC.
+    pub fn grant_service(&self) -> LicenseGrantServiceClient<Channel> {
+        let endpoint = Channel::from_shared(self.grpc_url()).expect("a URL");
+        LicenseGrantServiceClient::new(endpoint.connect_lazy())
+    }
+
+    /// A message with the token of a role.
+    pub fn authorized<T>(&self, role: Role, message: T) -> tonic::Request<T> {
+        let tokens =
+            std::fs::read_to_string(self.folder.path().join("grantsmith.db.tokens")).expect("tokens");
+        TokenFile::parse(&tokens).expect("tokens").authorize(role, message).expect("a token for every role")
     }
 
     /// Runs a hand tool that must succeed, and reads its JSON.
