@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use grantsmith_core::AppId;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use url::Url;
 
 use crate::cli::{Client, events, grants};
@@ -41,6 +42,15 @@ pub enum Command {
     Grants(Client<grants::Command>),
     /// Look at Stripe's events, and play them again
     Events(Client<events::Command>),
+}
+
+/// Whether purchases are fulfilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RunMode {
+    /// They are.
+    Fulfil,
+    /// It is only said what would be done.
+    Observe,
 }
 
 /// Settings of `demo`.
@@ -252,6 +262,29 @@ pub struct Back {
     /// How long a create whose answer was lost is looked for before another may be sent
     #[arg(long, env = "GRANTSMITH_LOST_CREATE_QUARANTINE", default_value = "90s", value_parser = humantime::parse_duration, value_name = "TIME", help_heading = "AuthForge")]
     pub lost_create_quarantine: Duration,
+    /// fulfil: do what the purchases ask for; observe: record everything, say what would be created, mailed and revoked, and
+    /// do none of it
+    #[arg(
+        long,
+        env = "GRANTSMITH_MODE",
+        value_enum,
+        default_value = "fulfil",
+        value_name = "MODE",
+        help_heading = "AuthForge"
+    )]
+    pub mode: RunMode,
+    /// What was paid before this time (RFC 3339; default: the first start) is adopted where a license is found, and else held
+    /// as BeforeStart
+    #[arg(long, env = "GRANTSMITH_FULFIL_SINCE", value_name = "TIME", help_heading = "AuthForge")]
+    pub fulfil_since: Option<Timestamp>,
+    /// Create licenses for purchases before --fulfil-since too, where none is found
+    #[arg(
+        long,
+        env = "GRANTSMITH_CREATE_MISSING",
+        conflicts_with = "fulfil_since",
+        help_heading = "AuthForge"
+    )]
+    pub create_missing: bool,
     /// A purchase older than this is looked for at AuthForge before a license is created
     #[arg(long, env = "GRANTSMITH_LOOK_BEFORE_CREATE_AFTER", default_value = "15m", value_parser = humantime::parse_duration, value_name = "TIME", help_heading = "AuthForge")]
     pub look_before_create_after: Duration,

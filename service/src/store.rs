@@ -631,6 +631,12 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Numbers for metrics.
     async fn counts(&self) -> Result<Counts, Error>;
 
+    /// When this record was first started on: `now`, if that is now.
+    async fn first_start(&self, now: Timestamp) -> Result<Timestamp, Error>;
+
+    /// Makes all grants due that were held back while it was only observed; says how many.
+    async fn resume(&self, now: Timestamp) -> Result<u64, Error>;
+
     /// Whether something can be written now: what `/readyz` asks.
     async fn check(&self) -> Result<(), Error>;
 }

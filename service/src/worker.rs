@@ -6,6 +6,7 @@
 mod deliver;
 mod issue;
 mod look;
+mod rehearse;
 mod sight;
 
 use std::collections::HashSet;
@@ -55,6 +56,7 @@ pub struct Worker {
     stripe: Option<Stripe>,
     mailer: Option<Mailer>,
     offer: Offer,
+    observe: bool,
     keep_bodies: Duration,
     wake: Arc<Notify>,
     passes: DefaultDirectRateLimiter,
@@ -77,6 +79,8 @@ pub struct Parts {
     pub mailer: Option<Mailer>,
     /// What is sold where a purchase does not say.
     pub offer: Offer,
+    /// Say what would be done, and do none of it.
+    pub observe: bool,
     /// How long the raw bodies of events are kept.
     pub keep_bodies: Duration,
     /// Wakes the worker; notified by whoever writes something due.
@@ -130,7 +134,7 @@ impl<K: Eq + Hash> Drop for Place<K> {
 impl Worker {
     /// A worker that has not begun.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, clock, executor, stripe, mailer, offer, keep_bodies, wake } = parts;
+        let Parts { store, clock, executor, stripe, mailer, offer, observe, keep_bodies, wake } = parts;
         let looks = if stripe.is_some() { LOOKS } else { BELIEFS };
         Arc::new(Self {
             store,
@@ -139,6 +143,7 @@ impl Worker {
             stripe,
             mailer,
             offer,
+            observe,
             keep_bodies,
             wake,
             passes: RateLimiter::direct(Quota::per_second(PASSES_A_SECOND).allow_burst(PASSES_AT_ONCE)),
@@ -151,6 +156,13 @@ impl Worker {
     /// Works until stopped, then finishes what is under way or leaves it to the next start.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
+        if !self.observe {
+            match self.store.resume(self.now()).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "going on with what was only observed so far"),
+                Err(error) => tracing::warn!(%error, "what was only observed so far waits"),
+            }
+        }
         let sweeps = tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().sweep()));
         while !stop.is_cancelled() {
             self.passes.until_ready().await;

@@ -2,7 +2,7 @@ use grantsmith_service::stripe::fake::SubscriptionTurn::{PayLate, Renew, RenewUn
 use grantsmith_service::stripe::fake::{Rendering, Start};
 use grantsmith_tests::{Shape, Stack};
 
-use super::{days, subscription};
+use super::{days, old_purchases, subscription};
 
 /// The subjects of all mails, sorted.
 async fn subjects(stack: &Stack, count: usize) -> Vec<String> {
@@ -15,7 +15,7 @@ async fn subjects(stack: &Stack, count: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_payment_is_told_once_and_a_renewal_is_not() {
-    let stack = Stack::plan(Shape::Standalone).start().await;
+    let stack = old_purchases(Stack::plan(Shape::Standalone)).start().await;
     let bought = stack.world.buy(subscription(), stack.now() - days(25));
     stack.deliver_all(&bought.events).await;
     let id = stack.world.true_subscriptions()[0].subscription.clone();

@@ -13,6 +13,7 @@ mod mails;
 mod orders;
 
 use grantsmith_service::stripe::fake::{Kind, Purchase, Status, SubscriptionTruth};
+use grantsmith_tests::stack::Plan;
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{APP, Shape, Stack};
 use jiff::{SignedDuration, Timestamp};
@@ -23,8 +24,13 @@ fn subscription() -> Purchase {
 }
 
 async fn stack(events_only: bool) -> Stack {
-    let plan = Stack::plan(Shape::Standalone).without_mail();
+    let plan = old_purchases(Stack::plan(Shape::Standalone).without_mail());
     if events_only { plan.events_only().start().await } else { plan.start().await }
+}
+
+/// With what was bought before the program was first started.
+fn old_purchases(plan: Plan) -> Plan {
+    plan.flags(&["--create-missing"])
 }
 
 fn days(days: i64) -> SignedDuration {

@@ -60,6 +60,7 @@ pub fn entitle(facts: &Facts<'_>, terms: &Result<Terms, Problem>, hand: &Hand, n
         paid_at: facts.paid_at,
         standing: Standing::Pending(Reason::PaymentPending),
         licenses: Vec::new(),
+        released: hand.released,
         dunning: None,
         look_again: None,
     };

@@ -154,6 +154,38 @@ impl Executor {
         stopped(last, Failure::Endless)
     }
 
+    /// What [`Self::advance`] would do now, without doing any of it: only listings are read.
+    ///
+    /// A license that would be adopted is taken as adopted, so that what follows from it is told too.
+    pub async fn rehearse(&self, grant: &Grant, priority: Priority) -> Result<Plan, Failure> {
+        let id = GrantId::of(&grant.purchase);
+        let mut record = self.log.load(&id).await.map_err(Failure::Log)?;
+        let mut listings = BTreeMap::new();
+        for desired in &grant.licenses {
+            if !listings.contains_key(&desired.app_id) {
+                let begun = self.clock.now().moment;
+                let listing = self.api.list(&desired.app_id, begun, priority).await.map_err(Failure::Api)?;
+                listings.insert(desired.app_id.clone(), listing);
+            }
+        }
+        let first_seen = self.see(&record);
+        let mut rehearsed = Plan::default();
+        loop {
+            let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen };
+            let next = plan(grant, &observed, &self.policy, self.clock.now());
+            let adopted: Vec<Kept> = next.steps.iter().filter_map(adoption).collect();
+            let over = adopted.is_empty();
+            record.licenses.extend(adopted);
+            let steps = next.steps.into_iter().filter(|step| over || adoption(step).is_some());
+            rehearsed.steps.extend(steps);
+            rehearsed.licenses = next.licenses;
+            rehearsed.again = next.again;
+            if over {
+                return Ok(rehearsed);
+            }
+        }
+    }
+
     /// Remembers when each open attempt was first seen, and forgets those that are settled.
     fn see(&self, record: &Record) -> BTreeMap<AttemptId, Moment> {
         let now = self.clock.now().moment;
@@ -167,6 +199,13 @@ impl Executor {
             }
         }
         open
+    }
+}
+
+fn adoption(step: &Step) -> Option<Kept> {
+    match step {
+        Step::Adopt(kept) => Some(kept.clone()),
+        _ => None,
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Grant {
     pub standing: Standing,
     /// The licenses that should exist, none unless the standing is [`Standing::Entitled`].
     pub licenses: Vec<Desired>,
+    /// A person said that what is held may go on.
+    pub released: bool,
     /// A payment is failing, and the buyer should know.
     pub dunning: Option<Dunning>,
     /// When to look at Stripe again without being told.

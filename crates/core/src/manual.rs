@@ -107,6 +107,7 @@ pub fn granted(purchase: &PurchaseId, made_at: Timestamp, promised: &[Promised],
         paid_at: Some(made_at),
         standing: Standing::Entitled,
         licenses: (1..).zip(promised).map(license).collect(),
+        released: hand.released,
         dunning: None,
         look_again: None,
     }

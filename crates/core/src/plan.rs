@@ -36,6 +36,9 @@ pub struct Policy {
     pub look_before_create_after: SignedDuration,
     /// How far clocks may be apart after AuthForge's `Date` is taken into account. More only makes us keep what we made.
     pub skew: SignedDuration,
+    /// What was paid before this is left to whoever fulfilled it then: adopted where a license is found, and else held for
+    /// a person. None holds nothing.
+    pub fulfil_since: Option<Timestamp>,
     /// Rule-made revocations an hour.
     pub revocation_budget: u32,
     /// Looks for what attempts made besides happen at multiples of this, so that one listing serves many.
@@ -48,6 +51,7 @@ impl Default for Policy {
             quarantine: Duration::from_secs(90),
             look_before_create_after: SignedDuration::from_mins(15),
             skew: SignedDuration::from_secs(3),
+            fulfil_since: None,
             revocation_budget: 100,
             watch_grid: SignedDuration::from_mins(5),
         }
@@ -68,6 +72,10 @@ const DUPLICATES_AGAIN: Duration = Duration::from_secs(3_600);
 
 /// Until the next look after a listing that stopped early.
 const BRIEFLY: Duration = Duration::from_secs(5);
+
+/// What was paid so shortly before [`Policy::fulfil_since`] may have been paid after it, by another clock: it is looked for,
+/// and not held.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(10);
 
 /// Expiries closer than this are the same: AuthForge may keep whole seconds.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(1);
@@ -285,7 +293,13 @@ impl<'a> Planner<'a> {
         if unit.desired.expires_at.is_some_and(|end| end <= self.now.wall) {
             return Reason::Expired;
         }
-        if self.fresh() || unit.listing.is_some_and(Listing::is_complete) {
+        // A replacement is of a license that this installation has had in its hands.
+        let before_start = self.is_before_start() && unit.desired.generation == 1;
+        if before_start && unit.listing.is_some_and(Listing::is_complete) {
+            return Reason::BeforeStart;
+        }
+        let fresh = self.fresh() && !before_start;
+        if fresh || unit.listing.is_some_and(Listing::is_complete) {
             let before = self.observed.record.before(&unit.desired.name, unit.desired.generation);
             self.plan.steps.push(unit.create(before));
         } else {
@@ -474,10 +488,19 @@ impl<'a> Planner<'a> {
         self.plan.again = Some(self.plan.again.map_or(time, |again| again.min(time)));
     }
 
+    /// Whether the purchase is older than this installation's part in it.
+    fn is_before_start(&self) -> bool {
+        let since = self.policy.fulfil_since.filter(|_| !self.grant.released);
+        since.is_some_and(|since| {
+            self.grant.paid_at.is_some_and(|paid_at| paid_at < later(since, -CLOCKS_APART))
+        })
+    }
+
     /// Whether nobody but this program can have made a license for the purchase: it has only just been paid.
     fn fresh(&self) -> bool {
         self.grant.paid_at.is_some_and(|paid_at| {
-            self.now.wall.duration_since(paid_at) < self.policy.look_before_create_after
+            let since = self.policy.fulfil_since.is_none_or(|since| paid_at >= since);
+            since && self.now.wall.duration_since(paid_at) < self.policy.look_before_create_after
         })
     }
 }

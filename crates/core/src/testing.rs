@@ -241,6 +241,7 @@ impl GrantBuilder {
             paid_at: self.paid_at,
             standing: Standing::Entitled,
             licenses: (1..=self.units).map(license).collect(),
+            released: false,
             dunning: None,
             look_again: None,
         })

@@ -413,3 +413,11 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX requests_by_time ON requests (at);
+
+-- What is true of the record as a whole.
+CREATE TABLE installation (
+    -- Always 1: there is one row.
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    -- When a program was first started on it: what was paid before is somebody else's, unless told otherwise.
+    first_start INTEGER NOT NULL
+) STRICT;

@@ -13,7 +13,7 @@ use grantsmith_authforge::{
 use grantsmith_core::execute::Executor;
 use grantsmith_core::plan::Policy;
 use grantsmith_core::port::{AttemptId, Clock};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::{Tasks, announce};
 use crate::clock::SystemClock;
-use crate::config::{Back, Wrong};
+use crate::config::{Back, RunMode, Wrong};
 use crate::decide::Offer;
 use crate::fulfillment::{self, Fulfillment};
 use crate::grpc::tokens::{self, Tokens};
@@ -146,6 +146,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         look_before_create_after: SignedDuration::try_from(settings.look_before_create_after)
             .map_err(|_| Wrong("--look-before-create-after is too long".to_owned()))?,
         revocation_budget: settings.revocation_budget,
+        fulfil_since: fulfil_since(&settings, &*store, &*clock).await?,
         ..Policy::default()
     };
     let executor = Executor::new(Arc::new(authforge.clone()), log, clock.clone(), policy, new_attempt);
@@ -155,12 +156,23 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         executor,
         stripe,
         mailer,
+        observe: settings.mode == RunMode::Observe,
         offer,
         keep_bodies: settings.keep_bodies,
         wake,
     });
     tasks.spawn(worker.run(tasks.stop()));
     Ok(Started { fulfillment, authforge, tokens, tls, grpc: None, fake })
+}
+
+/// From when on purchases are fulfilled; none for all of them.
+async fn fulfil_since(
+    settings: &Back,
+    store: &dyn Store,
+    clock: &dyn Clock,
+) -> Result<Option<Timestamp>, store::Error> {
+    let first = store.first_start(clock.now().wall).await?;
+    Ok(if settings.create_missing { None } else { settings.fulfil_since.or(Some(first)) })
 }
 
 fn new_attempt() -> AttemptId {

@@ -263,6 +263,14 @@ impl Store for Sqlite {
         self.readers.read(grants::counts).await
     }
 
+    async fn first_start(&self, now: Timestamp) -> Result<Timestamp, Error> {
+        self.writer.write(move |db| grants::first_start(db, now)).await
+    }
+
+    async fn resume(&self, now: Timestamp) -> Result<u64, Error> {
+        self.writer.write(move |db| grants::resume(db, now)).await
+    }
+
     async fn check(&self) -> Result<(), Error> {
         // A number more or less does not matter, and only a commit shows that one is possible.
         self.ticket().await.map(|_| ())

@@ -52,6 +52,9 @@ impl Worker {
                 Some("there was nothing to tell by then".to_owned()),
             );
         };
+        if self.observe {
+            return self.ended(DeliveryState::Dropped, None, Some("observed: it would be sent".to_owned()));
+        }
         let Some(mailer) = &self.mailer else {
             return parked(Reason::NoMailer, "no mail server is configured; set --smtp-url, then resend");
         };

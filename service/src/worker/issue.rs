@@ -27,6 +27,10 @@ impl Worker {
         let grant = declared(&row);
         // Nobody waits for a grant that is ready: the round is about what its attempts may have made besides.
         let priority = if row.state == GrantState::Ready { Priority::Audit } else { Priority::Buyer };
+        if self.observe {
+            let progress = self.rehearse(&row, &grant).await;
+            return self.store.progress(progress, row.decided).await;
+        }
         let report = self.executor.advance(&grant, priority).await;
         if let Some(Failure::Log(error)) = &report.failure {
             tracing::warn!(%error, "the record failed in a round of work");
@@ -75,6 +79,7 @@ fn declared(row: &GrantRow) -> Grant {
         paid_at: row.paid_at,
         standing: Standing::Entitled,
         licenses: row.licenses.iter().map(|license| license.desired.clone()).collect(),
+        released: row.hand.as_ref().is_some_and(|hand| hand.released),
         dunning: None,
         look_again: None,
     }
@@ -88,7 +93,7 @@ fn wait(report: &Report, tries: u32) -> Option<Duration> {
     }
 }
 
-fn state(licenses: &[(grantsmith_core::LicenseName, Reason)]) -> GrantState {
+pub(super) fn state(licenses: &[(grantsmith_core::LicenseName, Reason)]) -> GrantState {
     let any = |wanted: u8| licenses.iter().any(|(_, reason)| weight(*reason) == wanted);
     if any(3) {
         GrantState::Parked
@@ -103,6 +108,7 @@ fn state(licenses: &[(grantsmith_core::LicenseName, Reason)]) -> GrantState {
 fn weight(reason: Reason) -> u8 {
     match reason {
         Reason::RevokedElsewhere
+        | Reason::BeforeStart
         | Reason::DuplicateLicenses
         | Reason::ReinstateRefused
         | Reason::ShortenRefused => 3,

@@ -134,6 +134,7 @@ async fn play<H: Harness>(fault: Option<Fault>, units: u32, at: Option<usize>) -
         paid_at: decided.paid_at,
         standing: Standing::Entitled,
         licenses: decided.licenses.clone(),
+        released: false,
         dunning: None,
         look_again: None,
     };

@@ -256,3 +256,21 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
         open_attempts: count("SELECT count(*) FROM attempts WHERE outcome = 'open'")?,
     })
 }
+
+/// When this record was first started on.
+pub(super) fn first_start(connection: &Connection, now: Timestamp) -> Result<Timestamp, Failure> {
+    rows::run(
+        connection,
+        "INSERT INTO installation (one, first_start) VALUES (1, ?1) ON CONFLICT (one) DO NOTHING",
+        [millis(now)],
+    )?;
+    let first =
+        rows::first(connection, "SELECT first_start FROM installation", [], |row| row.time("first_start"))?;
+    Ok(first.unwrap_or(now))
+}
+
+/// Makes all grants due that were held back.
+pub(super) fn resume(connection: &Connection, now: Timestamp) -> Result<u64, Failure> {
+    let sql = "UPDATE grants SET due = ?1, tries = 0 WHERE state = 'issuing' AND reason = 'Paused'";
+    Ok(u64::try_from(rows::run(connection, sql, [millis(now)])?).unwrap_or(u64::MAX))
+}

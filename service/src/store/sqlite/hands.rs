@@ -51,12 +51,16 @@ fn sold(
     Ok(Some(adopted))
 }
 
-/// Forgets a release that has served: all is live again, and a later revocation is another one.
+/// Forgets a release that has served: all is there and live, and a later revocation is another one.
 pub(super) fn forget_release(connection: &Connection, grant: &GrantId) -> Result<(), Failure> {
     rows::run(
         connection,
         "UPDATE hands SET released = 0 WHERE grant_id = ?1 AND released
-             AND NOT EXISTS (SELECT 1 FROM declared WHERE grant_id = ?1 AND state <> 'active')",
+             AND NOT EXISTS (
+                 SELECT 1 FROM declared d WHERE d.grant_id = ?1 AND (d.state <> 'active' OR NOT EXISTS (
+                     SELECT 1 FROM licenses l WHERE l.grant_id = ?1 AND l.name = d.name
+                 ))
+             )",
         [grant.as_str()],
     )?;
     Ok(())
@@ -202,12 +206,13 @@ fn act(connection: &Connection, ask: &Ask) -> Result<Result<Vec<String>, Refusal
             Ok(Ok(vec!["what people decided is taken back: the purchase counts again".to_owned()]))
         }
         Act::Release => {
-            if !licenses.iter().any(|license| license.reason == Reason::RevocationHeld) {
+            let held = [Reason::RevocationHeld, Reason::BeforeStart];
+            if !licenses.iter().any(|license| held.contains(&license.reason)) {
                 return Ok(Err(Refusal::NothingHeld));
             }
             let before = row(connection, &ask.grant)?;
             set(connection, ask, before, |hand| hand.released = true)?;
-            Ok(Ok(vec!["the held revocation may pass".to_owned()]))
+            Ok(Ok(vec!["what was held may go on".to_owned()]))
         }
         Act::Replace(name) => Ok(match keyed(&licenses, name.as_ref()) {
             Ok(license) => Ok(vec![replace(connection, ask, license)?]),
