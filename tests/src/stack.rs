@@ -149,7 +149,8 @@ pub struct Stack {
     front_admin: Option<SocketAddr>,
     /// A client without redirects or retries.
     pub client: reqwest::Client,
-    secret: Secret,
+    /// What Stripe signs with.
+    pub secret: Secret,
 }
 
 impl Stack {
@@ -210,6 +211,11 @@ impl Stack {
             flags.extend(self.plan.web_flags.iter().cloned());
         }
         flags
+    }
+
+    /// Other flags for the process that holds the record, from its next start on.
+    pub fn reflag(&mut self, flags: &[&str]) {
+        self.plan.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// Starts the programs, on the same ports as before if they ran before.

@@ -15,8 +15,8 @@ list='
 cc                                   -     run,check,test,bench  gcc,libc6-dev    a C compiler, such as gcc or clang with the headers of the C library
 cargo                                1.90  run,check,test,bench  cargo            Rust from https://rustup.rs; an older rustup updates with: rustup update stable
 git                                  -     check,test,bench      git              https://git-scm.com/downloads
-node                                 20    check,bench           nodejs           https://nodejs.org (20 or newer)
-npm                                  -     check,bench           npm              comes with Node.js: https://nodejs.org
+node                                 20    check,test,bench      nodejs           https://nodejs.org (20 or newer)
+npm                                  -     check,test,bench      npm              comes with Node.js: https://nodejs.org
 go                                   1.24  test                  golang-go        https://go.dev/dl (1.24 or newer)
 chromium|chromium-browser|google-chrome  - test                  chromium         https://www.chromium.org, or Google Chrome
 chromedriver                         -     test                  chromium-driver  the ChromeDriver of the same version as the browser

@@ -7,6 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 tests/tools/prerequisites.sh test
 GRANTSMITH_MAILPIT=$(tests/tools/get.sh mailpit)
 export GRANTSMITH_MAILPIT
+GRANTSMITH_RIVALS=$(tests/tools/get.sh rivals)
+export GRANTSMITH_RIVALS
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
