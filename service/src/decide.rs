@@ -71,9 +71,18 @@ impl View {
         }
     }
 
+    fn named(&self) -> impl Iterator<Item = &StripeId> {
+        let session = self.session.iter().flat_map(|seen| &seen.links);
+        session.chain(self.subscription.iter().flat_map(|seen| &seen.links))
+    }
+
+    /// The objects by which a later event may name the purchase. Not the customer: it has other purchases.
     fn links(&self) -> Vec<StripeId> {
-        let session = self.session.iter().flat_map(|seen| seen.links.clone());
-        session.chain(self.subscription.iter().flat_map(|seen| seen.links.clone())).collect()
+        self.named().filter(|id| !is_customer(id)).cloned().collect()
+    }
+
+    fn customer(&self) -> Option<StripeId> {
+        self.named().find(|id| is_customer(id)).cloned()
     }
 
     /// The buyer's address: what was typed at the till, else what the customer has.
@@ -98,6 +107,10 @@ impl View {
             default_app: offer.default_app.as_ref(),
         })
     }
+}
+
+fn is_customer(id: &StripeId) -> bool {
+    id.prefix() == "cus"
 }
 
 /// Reads a stored snapshot.
@@ -161,6 +174,7 @@ pub fn decide(
         livemode,
         ticket,
         links: view.links(),
+        customer: view.customer(),
         others: others.into_iter().flatten().filter(|other| other.object != snapshot.object).collect(),
         state,
         reason,

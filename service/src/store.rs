@@ -265,6 +265,8 @@ pub struct Decision {
     pub dunning: Option<Dunning>,
     /// Ids of Stripe objects that belong to the purchase.
     pub links: Vec<StripeId>,
+    /// The customer, `cus_…`, who may have other purchases.
+    pub customer: Option<StripeId>,
     /// Where the grant stands: [`GrantState::Issuing`] when licenses are declared; the store keeps `Ready` if nothing that
     /// is declared has changed.
     pub state: GrantState,
@@ -605,7 +607,7 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<GrantRow>, Error>;
 
-    /// Grants that a text names: a purchase or linked Stripe id, an address, a whole key, a fingerprint.
+    /// Grants that a text names: a purchase, a linked Stripe id, a customer, an address, a whole key, a fingerprint.
     async fn find_grants(&self, text: &str, limit: u32) -> Result<Vec<GrantRow>, Error>;
 
     /// Writes what a round of work came to, on a grant that was read when its `decided` was this.

@@ -141,6 +141,8 @@ CREATE TABLE grants (
     email TEXT,
     -- The address in lower case, to find it by.
     email_folded TEXT,
+    -- Stripe's customer, `cus_…`.
+    customer TEXT,
     -- 1 if a person set the address: what Stripe says of it does not count any more.
     email_by_hand INTEGER NOT NULL DEFAULT 0,
     -- A person's note.
@@ -169,6 +171,7 @@ CREATE INDEX grants_due ON grants (due) WHERE due IS NOT NULL;
 CREATE INDEX grants_by_time ON grants (created);
 -- The reason is in it so that counting for metrics reads the index alone.
 CREATE INDEX grants_by_state ON grants (state, created, id, reason);
+CREATE INDEX grants_by_customer ON grants (customer) WHERE customer IS NOT NULL;
 CREATE INDEX grants_by_email ON grants (email_folded) WHERE email_folded IS NOT NULL;
 
 -- What was sold, fixed at the first decision that knew.

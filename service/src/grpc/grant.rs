@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use grantsmith_core::manual::ManualId;
 use grantsmith_core::{GrantId, Reason};
 use grantsmith_proto::v1 as pb;
 use tonic::{Code, Request, Response, Status};
@@ -60,8 +61,17 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
                 let text = "find stands alone; leave out filter and page_token";
                 return Err(status::plain(Code::InvalidArgument, "BAD_FILTER", text));
             }
-            let found =
+            let mut found =
                 store.find_grants(&message.find, MOST_FOUND).await.map_err(|error| status::store(&error))?;
+            // A reference is known to people without the name of the installation.
+            if let (true, Ok(id)) =
+                (found.is_empty(), ManualId::new(self.fulfillment.installation(), &message.find))
+            {
+                found = store
+                    .find_grants(id.as_str(), MOST_FOUND)
+                    .await
+                    .map_err(|error| status::store(&error))?;
+            }
             let license_grants = found.into_iter().map(convert::grant).collect();
             return Ok(Response::new(pb::ListLicenseGrantsResponse {
                 license_grants,

@@ -142,12 +142,9 @@ async fn fetched_session(stripe: &Stripe, id: &StripeId) -> Result<Seen<SessionS
     Ok(Seen { object: session, snapshot, links })
 }
 
-/// The objects by which a later event may name the purchase. Not the customer: it has other purchases.
+/// The other objects that an object names.
 fn links(object: &Value, session: Option<&SessionSnapshot>) -> Vec<StripeId> {
-    let told = shape::links(object)
-        .into_iter()
-        .filter(|(kind, _)| *kind != shape::LinkKind::Customer)
-        .map(|(_, id)| id);
+    let told = shape::links(object).into_iter().map(|(_, id)| id);
     let payment = match session.map(|session| &session.payment) {
         None | Some(Payment::None) => None,
         Some(Payment::Untold(id) | Payment::Told { id, .. }) => Some(id.clone()),

@@ -11,6 +11,7 @@ mod deliveries;
 mod executor;
 mod faults;
 mod grants;
+mod hands;
 mod harness;
 mod inbox;
 mod looks;
@@ -95,6 +96,17 @@ macro_rules! contract {
             a_try_says_when_to_come_back,
             a_resend_has_the_next_number,
             what_waits_for_a_person_gives_way_to_a_resend,
+        }
+        hands {
+            a_promise_is_a_grant_of_its_own,
+            a_request_counts_once_for_a_month,
+            a_refused_ask_writes_nothing,
+            a_hand_is_never_lost_to_a_look,
+            a_round_that_a_hand_has_overtaken_writes_nothing,
+            a_hand_is_taken_back,
+            an_address_set_by_hand_outlasts_stripes,
+            a_replacement_is_told_when_the_old_key_is_gone,
+            a_release_serves_one_revocation,
         }
         executor {
             a_crash_at_every_call_leaves_one_live_key,

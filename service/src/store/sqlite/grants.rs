@@ -104,6 +104,10 @@ pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Ve
              SELECT id FROM grants WHERE id = :text
              UNION ALL SELECT id FROM grants WHERE purchase = :text
              UNION ALL SELECT id FROM grants WHERE purchase = (SELECT purchase FROM objects WHERE id = :text)
+             UNION ALL SELECT id FROM grants WHERE purchase = (
+                 SELECT purchase FROM ledgers WHERE kind = 'invoice' AND id = :text
+             )
+             UNION ALL SELECT id FROM grants WHERE customer = :text
              UNION ALL SELECT id FROM grants WHERE email_folded = :folded
              UNION ALL SELECT grant_id FROM licenses WHERE fingerprint IN (:folded, :fingerprint)
          ) ORDER BY g.created DESC, g.id DESC LIMIT :limit"

@@ -302,11 +302,13 @@ fn set(
     Ok(())
 }
 
-/// Has the keys re-activated at AuthForge even where we hold them for live: somebody may have revoked them there.
+/// Has the keys re-activated at AuthForge even where we hold them for live: somebody may have revoked them there. What AuthForge
+/// refused before is tried again.
 fn bring_back(connection: &Connection, grant: &GrantId) -> Result<(), Failure> {
     rows::run(
         connection,
-        "UPDATE licenses SET state = 'reinstating', revoked_at = NULL, revoked_cause = NULL
+        "UPDATE licenses SET state = 'reinstating', revoked_at = NULL, revoked_cause = NULL,
+             refused = CASE refused WHEN 'reinstate' THEN NULL ELSE refused END
          WHERE grant_id = ?1 AND (name, generation) IN (SELECT name, generation FROM declared WHERE grant_id = ?1)",
         [grant.as_str()],
     )?;
@@ -363,7 +365,7 @@ fn redecide(
     let record = purchases::get(connection, purchase)?;
     if let Some(redecided) = decide(purchase, &record, Ticket(ticket)) {
         let livemode = matches!(&ask.act, Act::Promise(promise) if promise.livemode);
-        let by = By { purchase, livemode, email: None, cause, at: ask.at };
+        let by = By { purchase, livemode, email: None, customer: None, cause, at: ask.at };
         purchases::write_grant(connection, &by, &redecided)?;
     }
     rows::run(

@@ -145,6 +145,7 @@ pub(super) fn decide(
         purchase: &decision.purchase,
         livemode: decision.livemode,
         email: decision.email.as_ref(),
+        customer: decision.customer.as_ref(),
         cause: &decision.cause,
         at: decision.at,
     };
@@ -260,6 +261,7 @@ pub(super) struct By<'a> {
     pub(super) livemode: bool,
     /// The address that Stripe tells.
     pub(super) email: Option<&'a grantsmith_core::Email>,
+    pub(super) customer: Option<&'a StripeId>,
     pub(super) cause: &'a str,
     pub(super) at: Timestamp,
 }
@@ -291,6 +293,10 @@ pub(super) fn write_grant(connection: &Connection, by: &By<'_>, decision: &Redec
     }
     if readdressed && before.is_some() {
         grants::note(connection, &id, by.at, by.cause, "the buyer's address has changed")?;
+    }
+    if let Some(customer) = by.customer {
+        let sql = "UPDATE grants SET customer = ?2 WHERE id = ?1 AND customer IS NOT ?2";
+        rows::run(connection, sql, [id.as_str(), customer.as_str()])?;
     }
     let work = decision.state == GrantState::Issuing;
     let moved = before.as_ref().is_none_or(|before| match before.state {
