@@ -5,7 +5,9 @@
 use grantsmith_authforge::fake::{CallKind, Deeds, Fault, NewLicense};
 use grantsmith_proto::v1 as pb;
 use grantsmith_service::grpc::tokens::Role;
-use grantsmith_service::stripe::fake::Fault as StripeFault;
+use grantsmith_service::stripe::fake::{
+    Event, Fault as StripeFault, Kind, Start, Subscribed, SubscriptionTurn,
+};
 use grantsmith_tests::mailpit::Mailpit;
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{APP, Shape, Stack, until};
@@ -38,6 +40,9 @@ in_both_shapes! {
     an_expiry_set_by_hand_is_taken_back_with_the_rest;
     the_history_tells_all_in_words_and_no_secret;
     a_hand_works_while_stripe_is_down;
+    a_subscription_that_is_over_lives_on_by_hand;
+    a_held_revocation_passes_when_it_is_released;
+    a_grant_is_found_by_whatever_names_it;
     what_cannot_be_done_says_why;
 }
 
@@ -345,6 +350,82 @@ async fn a_hand_works_while_stripe_is_down(shape: Shape) {
     .await;
     until_ready(&stack, &name, "Overridden").await;
     assert_eq!(live(&stack, &format!("Stripe session {session}")), Vec::<String>::new());
+}
+
+/// A subscription with its key; gives the grant's name too.
+async fn subscribed(stack: &Stack) -> (Subscribed, String) {
+    let wanted = order().kind(Kind::Subscription).subscription_metadata("authforge_app_id", APP);
+    let made = stack.world.subscribe(wanted, Start::Active, stack.now());
+    stack.deliver_all(&made.events).await;
+    let grant = stack.until_grant(&made.subscription, "READY", "Issued").await;
+    (made, grant["name"].as_str().expect("a name").to_owned())
+}
+
+async fn cancel(stack: &Stack, subscription: &str) {
+    let events = stack.world.turn_subscription(subscription, SubscriptionTurn::Cancel, stack.now());
+    stack.deliver_all(&events).await;
+}
+
+async fn a_subscription_that_is_over_lives_on_by_hand(shape: Shape) {
+    let stack = Stack::plan(shape).without_mail().start().await;
+    let (made, name) = subscribed(&stack).await;
+    let id = made.subscription;
+    let label = format!("Stripe sub {id}");
+    let key = live(&stack, &label);
+    cancel(&stack, &id).await;
+    stack.until_grant(&id, "READY", "Canceled").await;
+    assert_eq!(live(&stack, &label), Vec::<String>::new());
+    tool(&stack, &["reinstate", &name]).await;
+    tool(&stack, &["set-expiry", &name, "never"]).await;
+    until_ready(&stack, &name, "Overridden").await;
+    assert_eq!(live(&stack, &label), key);
+    assert_eq!(stack.authforge.licenses()[0].expires_at, None);
+    tool(&stack, &["clear-override", &name]).await;
+    until_ready(&stack, &name, "Canceled").await;
+    assert_eq!(live(&stack, &label), Vec::<String>::new());
+}
+
+async fn a_held_revocation_passes_when_it_is_released(shape: Shape) {
+    let stack = Stack::plan(shape).without_mail().flags(&["--revocation-budget", "0/h"]).start().await;
+    let (made, name) = subscribed(&stack).await;
+    let (other, _) = subscribed(&stack).await;
+    let (id, other) = (made.subscription, other.subscription);
+    for id in [&id, &other] {
+        cancel(&stack, id).await;
+        stack.until_grant(id, "ISSUING", "RevocationHeld").await;
+    }
+    tool(&stack, &["release", &name]).await;
+    until_ready(&stack, &name, "Canceled").await;
+    assert_eq!(live(&stack, &format!("Stripe sub {id}")), Vec::<String>::new());
+    assert_eq!(live(&stack, &format!("Stripe sub {other}")).len(), 1, "one grant was released");
+}
+
+async fn a_grant_is_found_by_whatever_names_it(shape: Shape) {
+    let stack = Stack::plan(shape).without_mail().start().await;
+    let (made, name) = subscribed(&stack).await;
+    tool(&stack, &["create", "--reference", "order-77", "--app", APP, "--wait"]).await;
+    let bought = stack.buy(order()).await;
+    stack.keys(&bought.session).await;
+    let session = stack.grant(&bought.session).await.expect("a grant")["name"].clone();
+    let payment = stack.world.payment_intent(&bought.session).expect("a payment");
+    let object = |prefix: &str, events: &[Event]| {
+        let ids = events.iter().map(|event| event.object_id().to_owned());
+        ids.into_iter().find(|id| id.starts_with(prefix)).expect("an event about it")
+    };
+    let session = session.as_str().expect("a name");
+    for (text, wanted) in [
+        (made.subscription.clone(), name.as_str()),
+        (object("in_", &made.events), &name),
+        (made.customer, &name),
+        (payment, session),
+        (object("ch_", &bought.events), session),
+    ] {
+        assert_eq!(stack.grant(&text).await.expect(&text)["name"], wanted, "{text}");
+    }
+    assert_eq!(
+        stack.grant("order-77").await.expect("by its reference")["purchase"]["id"],
+        "default/order-77"
+    );
 }
 
 async fn what_cannot_be_done_says_why(shape: Shape) {
