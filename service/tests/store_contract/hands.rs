@@ -37,8 +37,8 @@ fn ask(grant: &GrantId, act: Act, millis: i64) -> Ask {
     Ask { grant: grant.clone(), act, request: None, person: "ops".to_owned(), at: at(millis) }
 }
 
-fn request(id: &str, digest: &str) -> Option<Request> {
-    Some(Request { id: id.to_owned(), digest: digest.to_owned() })
+fn request(id: &str, digest: &str) -> Request {
+    Request { id: id.to_owned(), digest: digest.to_owned() }
 }
 
 fn promise() -> Act {
@@ -86,14 +86,14 @@ pub(crate) async fn a_promise_is_a_grant_of_its_own<H: Harness>(harness: H) {
         );
         rules()(purchase, record, ticket)
     });
-    let first = Ask { request: request("r1", "d1"), ..ask(&id, promise(), 5) };
+    let first = Ask { request: Some(request("r1", "d1")), ..ask(&id, promise(), 5) };
     assert_eq!(store.take(first.clone(), seen).await.expect("writes"), Taken::Done);
     drop(store);
     let store = harness.open().await;
     let row = store.grant(&id).await.expect("reads").expect("made");
     assert_eq!((row.purchase, row.livemode, row.paid_at), (purchase(REFERENCE), true, Some(at(5))));
     assert_eq!((row.note.as_deref(), row.state), (Some("for the review"), GrantState::Issuing));
-    assert_eq!(store.due_grants(at(5), 10).await.expect("reads"), [id.clone()]);
+    assert_eq!(store.due_grants(at(5), 10).await.expect("reads"), std::slice::from_ref(&id));
     let found = store.find_grants("press@example.com", 10).await.expect("finds");
     assert_eq!(found.first().map(|row| &row.id), Some(&id));
     assert_eq!(take(&*store, first).await, Taken::Repeated);
@@ -104,13 +104,13 @@ pub(crate) async fn a_request_counts_once_for_a_month<H: Harness>(harness: H) {
     let store = harness.open().await;
     let id = issued(&*store, "KEY-1").await;
     let asked =
-        |digest, at| Ask { request: request("r1", digest), at, ..ask(&id, Act::ResetDevices(None), 0) };
+        |digest, at| Ask { request: Some(request("r1", digest)), at, ..ask(&id, Act::ResetDevices(None), 0) };
     let day = |days: i64| at(days * 86_400_000);
     assert_eq!(take(&*store, asked("d1", day(0))).await, Taken::Done);
     assert_eq!(take(&*store, asked("d1", day(1))).await, Taken::Repeated);
     assert_eq!(take(&*store, asked("d2", day(1))).await, Taken::Refused(Refusal::RequestReused));
     assert_eq!(store.load(&id).await.expect("reads").resets.len(), 1);
-    let other = Ask { request: request("r2", "d1"), ..asked("d1", day(31)) };
+    let other = Ask { request: Some(request("r2", "d1")), ..asked("d1", day(31)) };
     assert_eq!(take(&*store, other).await, Taken::Done);
     assert_eq!(take(&*store, asked("d2", day(31))).await, Taken::Done, "forgotten by then");
 }
@@ -127,11 +127,11 @@ pub(crate) async fn a_refused_ask_writes_nothing<H: Harness>(harness: H) {
         (&id, Act::ResetDevices(two), Refusal::NoLicense),
         (&id, Act::Release, Refusal::NothingHeld),
     ] {
-        let asked = Ask { request: request("r1", "d1"), ..ask(grant, act, 9) };
+        let asked = Ask { request: Some(request("r1", "d1")), ..ask(grant, act, 9) };
         assert_eq!(take(&*store, asked).await, Taken::Refused(refusal));
     }
     assert_eq!(store.journal(&id).await.expect("reads").len(), lines);
-    let asked = Ask { request: request("r1", "d2"), ..ask(&id, revoke(), 9) };
+    let asked = Ask { request: Some(request("r1", "d2")), ..ask(&id, revoke(), 9) };
     assert_eq!(take(&*store, asked).await, Taken::Done, "the request's id was not used up");
 }
 
@@ -170,7 +170,7 @@ pub(crate) async fn a_round_that_a_hand_has_overtaken_writes_nothing<H: Harness>
     store.progress(ready("cs_1", 1, 8), read).await.expect("writes");
     assert_eq!(
         store.due_grants(at(8), 10).await.expect("reads"),
-        [id.clone()],
+        std::slice::from_ref(&id),
         "the wish is still to be seen to"
     );
     let wish = store.load(&id).await.expect("reads").resets.remove(0);
