@@ -5,8 +5,9 @@ use grantsmith_core::manual;
 use grantsmith_core::purchase::PurchaseId;
 use jiff::Timestamp;
 
-use crate::decide::{self, Occasion, Offer, View};
+use crate::decide::{self, Occasion, Offer};
 use crate::store::{GrantState, PurchaseRecord, Redecided, Ticket};
+use crate::worker::recorded;
 
 /// Decides a purchase from its record. None where the record does not hold enough: then the next look decides.
 pub(crate) fn decide(
@@ -20,7 +21,7 @@ pub(crate) fn decide(
         return Some(promised(purchase, record, now));
     };
     let occasion = Occasion { looked_at, ticket, cause: None, now };
-    decide::decide(purchase, record, &View::stored(record), offer, occasion).map(Redecided::from)
+    decide::decide(purchase, record, &recorded(purchase, record), offer, occasion).map(Redecided::from)
 }
 
 fn promised(purchase: &PurchaseId, record: &PurchaseRecord, now: Timestamp) -> Redecided {

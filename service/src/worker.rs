@@ -9,6 +9,8 @@ mod look;
 mod rehearse;
 mod sight;
 
+pub(crate) use sight::recorded;
+
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::num::NonZeroU32;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use grantsmith_core::Reason;
 use grantsmith_core::purchase::{
-    InvoiceFact, InvoiceStatus, Payment, SessionSnapshot, StripeId, SubscriptionSnapshot, SubscriptionStatus,
-    ToldSession, ToldSubscription,
+    InvoiceFact, InvoiceStatus, Payment, PurchaseId, SessionSnapshot, StripeId, SubscriptionSnapshot,
+    SubscriptionStatus, ToldSession, ToldSubscription,
 };
 use grantsmith_core::terms::{Follow, Terms};
 use jiff::Timestamp;
@@ -160,6 +160,26 @@ fn told_session(record: &PurchaseRecord) -> Option<ToldSession> {
     });
     let fresh = record.events.iter().filter_map(telling).map(|(told, _)| told);
     stored.into_iter().chain(fresh).reduce(ToldSession::newer)
+}
+
+/// What the record alone has of a purchase, read as the look did that brought it.
+pub(crate) fn recorded(purchase: &PurchaseId, record: &PurchaseRecord) -> View {
+    let told = |snapshot: Option<&Snapshot>| {
+        snapshot.is_some_and(|snapshot| matches!(snapshot.source, Source::Told { .. }))
+    };
+    // Events that no look has taken in are left to it.
+    let settled = PurchaseRecord { events: Vec::new(), ..record.clone() };
+    let believed = match purchase {
+        PurchaseId::Session(id) if told(record.session.as_ref()) => {
+            let seen = believed_session(&settled, told_session(&settled).as_ref(), id).ok();
+            seen.map(|seen| View { session: Some(seen), ..View::default() })
+        }
+        PurchaseId::Subscription(_) if told(record.subscription.as_ref()) => {
+            believed_subscription(&settled).ok()
+        }
+        PurchaseId::Session(_) | PurchaseId::Subscription(_) | PurchaseId::Manual(_) => None,
+    };
+    believed.unwrap_or_else(|| View::stored(record))
 }
 
 /// What an event tells of its session, with the session's own JSON.
