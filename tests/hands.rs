@@ -462,3 +462,21 @@ async fn what_cannot_be_done_says_why(shape: Shape) {
     assert_eq!(generations, [1, 2, 1]);
     assert_eq!(stack.live().values().map(Vec::len).sum::<usize>(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_stripe_key_a_hand_decides_from_what_events_told() {
+    let stack = Stack::plan(Shape::Standalone).without_mail().events_only().start().await;
+    let wanted = order().kind(Kind::Subscription).subscription_metadata("authforge_app_id", APP).times(3);
+    let made = stack.world.subscribe(wanted, Start::Active, stack.now());
+    stack.deliver_all(&made.events).await;
+    let grant = stack.until_grant(&made.subscription, "READY", "Issued").await;
+    let name = grant["name"].as_str().expect("a name");
+    let key = live(&stack, &format!("Stripe sub {}", made.subscription));
+    assert_eq!(key.len(), 1, "one key for each purchase");
+    tool(&stack, &["revoke", name]).await;
+    until_ready(&stack, name, "Overridden").await;
+    tool(&stack, &["clear-override", name]).await;
+    until_ready(&stack, name, "Issued").await;
+    assert_eq!(stack.authforge.licenses().len(), 1);
+    assert_eq!(live(&stack, &format!("Stripe sub {}", made.subscription)), key);
+}

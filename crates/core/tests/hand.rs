@@ -2,12 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use grantsmith_core::grant::{Cause, DesiredState, GrantId, Hand, LicenseName};
 use grantsmith_core::license::{LicenseKey, LicenseStatus};
-use grantsmith_core::port::{Class, KeptState, Reset, ResetId, ResetOutcome};
-use grantsmith_core::testing::{Fault, World, grant};
+use grantsmith_core::plan::{Observed, Policy, Revocation, Step, plan};
+use grantsmith_core::port::{Class, Clock, Kept, KeptState, Record, Reset, ResetId, ResetOutcome};
+use grantsmith_core::testing::{Fault, ManualClock, World, grant};
 use grantsmith_core::{Grant, Reason};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -232,6 +234,78 @@ fn fault() -> impl Strategy<Value = Option<Fault>> {
         Just(Fault::TooMany),
         (0u64..45).prop_map(|secs| Fault::Delayed(Duration::from_secs(secs))),
     ])
+}
+
+fn kept_state() -> impl Strategy<Value = KeptState> {
+    let at = Timestamp::from_second(1_794_999_000).expect("time");
+    prop_oneof![
+        Just(KeptState::Live),
+        Just(KeptState::Revoking { at, cause: Cause::Rule }),
+        Just(KeptState::Revoked { at, cause: Cause::Hand }),
+        Just(KeptState::Reinstating),
+        Just(KeptState::RevokedElsewhere),
+    ]
+}
+
+fn kept(wanted: &Grant, generation: u32, state: KeptState) -> Kept {
+    Kept {
+        name: LicenseName::main(),
+        generation,
+        key: LicenseKey::new(format!("KEY-{generation}")),
+        app_id: wanted.licenses[0].app_id.clone(),
+        slots: None,
+        created_at: Timestamp::from_second(1_794_990_000).expect("time"),
+        expires_at: None,
+        attempt: None,
+        state,
+        duplicated: false,
+        refused: None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_laws_hold_for_replaced_keys(
+        old in kept_state(),
+        new in prop::option::of(kept_state()),
+        wanted in prop_oneof![Just(DesiredState::Active), Just(DesiredState::Revoked)],
+        spent in prop_oneof![Just(0u32), Just(100)],
+    ) {
+        let mut grant = under(&paid(), &replaced(2));
+        grant.licenses[0].state = wanted;
+        let kept = |generation, state| kept(&grant, generation, state);
+        let licenses = [Some(kept(1, old)), new.map(|state| kept(2, state))].into_iter().flatten().collect();
+        let record = Record { version: 1, licenses, recent_revocations: spent, ..Record::default() };
+        let clock = ManualClock::default();
+        let (listings, first_seen) = (BTreeMap::new(), BTreeMap::new());
+        let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen };
+        let plan = plan(&grant, &observed, &Policy::default(), clock.now());
+        let revoked = |generation: u32| {
+            let key = LicenseKey::new(format!("KEY-{generation}"));
+            plan.steps.iter().any(|step| matches!(step, Step::Revoke(found, _) if *found == key))
+        };
+        // Law 1: nobody but a hand asked for the replacement, and the old key stays until the new one is there.
+        if wanted == DesiredState::Active {
+            prop_assert_eq!(revoked(1), new.is_some() && old.may_be_live());
+            prop_assert!(!revoked(2));
+        }
+        // Law 2: what was replaced never comes back.
+        let brings_back = |step: &Step| matches!(step, Step::Reinstate(key) if key.expose() == "KEY-1");
+        prop_assert!(!plan.steps.iter().any(brings_back));
+        // Law 4: a new key is made only where none of its generation is kept.
+        let creates = plan.steps.iter().any(|step| matches!(step, Step::Create(_, 2, _)));
+        prop_assert!(!creates || new.is_none());
+        // Law 5: a replaced key is no revocation by rule, so a spent budget does not keep it alive.
+        let by_rule = |step: &Step| matches!(step, Step::Revoke(key, Revocation::Declared(Cause::Rule)) if key.expose() == "KEY-1");
+        let begun = matches!(old, KeptState::Revoking { cause: Cause::Rule, .. });
+        prop_assert!(begun || !plan.steps.iter().any(by_rule));
+        // Two keys that work are never told to be in order.
+        if new.is_some() && old.may_be_live() {
+            prop_assert_ne!(plan.licenses[0].1, Reason::Issued);
+        }
+    }
 }
 
 proptest! {
