@@ -25,8 +25,7 @@ impl Worker {
     async fn round(&self, id: &GrantId) -> Result<(), crate::store::Error> {
         let Some(row) = self.store.grant(id).await? else { return Ok(()) };
         let grant = declared(&row);
-        // Nobody waits for a grant that is ready: the round is about what its attempts may have made besides.
-        let priority = if row.state == GrantState::Ready { Priority::Audit } else { Priority::Buyer };
+        let priority = priority(&row);
         if self.observe {
             let progress = self.rehearse(&row, &grant).await;
             return self.store.progress(progress, row.decided).await;
@@ -69,6 +68,22 @@ impl Worker {
             deliver: report.failure.is_none() && addressed(after) && deliverable(&after.licenses),
             at: self.now(),
         }
+    }
+}
+
+/// Who waits for the round.
+fn priority(row: &GrantRow) -> Priority {
+    if row.state == GrantState::Ready {
+        // Nobody: it is about what attempts may have made besides.
+        return Priority::Audit;
+    }
+    let wanted = |license: &&GrantLicense| license.desired.state == DesiredState::Active;
+    if row.licenses.iter().filter(wanted).any(|license| license.kept.is_none()) {
+        Priority::Buyer
+    } else if row.licenses.iter().all(|license| wanted(&license)) {
+        Priority::Renewal
+    } else {
+        Priority::Refund
     }
 }
 
