@@ -1017,7 +1017,7 @@ pub struct Override {
     /// That expiry. Absent for never.
     #[prost(message, optional, tag = "3")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// What the rules revoke is revoked whatever the budget says.
+    /// What was held may go on. Forgotten once every license is live.
     #[prost(bool, tag = "4")]
     pub released: bool,
     /// Why, in the person's words. They reach no buyer.
@@ -1247,7 +1247,7 @@ pub struct ClearOverrideRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
-/// Asks to let a held revocation pass.
+/// Asks to let what is held go on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseLicenseGrantRequest {
     /// `licenseGrants/{license_grant}`
@@ -1661,9 +1661,10 @@ pub mod license_grant_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lets what the rules revoke be revoked although the budget of revocations is spent. Role: manage.
+        /// Lets what is held go on: a revocation although the budget of this hour is spent, a key for what was paid before the
+        /// first start. Role: manage.
         ///
-        /// FAILED_PRECONDITION with reason `NOTHING_HELD` when the grant is not `RevocationHeld`.
+        /// FAILED_PRECONDITION with reason `NOTHING_HELD` when no license is `RevocationHeld` or `BeforeStart`.
         pub async fn release_license_grant(
             &mut self,
             request: impl tonic::IntoRequest<super::ReleaseLicenseGrantRequest>,
@@ -1825,9 +1826,10 @@ pub mod license_grant_service_server {
             &self,
             request: tonic::Request<super::ClearOverrideRequest>,
         ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
-        /// Lets what the rules revoke be revoked although the budget of revocations is spent. Role: manage.
+        /// Lets what is held go on: a revocation although the budget of this hour is spent, a key for what was paid before the
+        /// first start. Role: manage.
         ///
-        /// FAILED_PRECONDITION with reason `NOTHING_HELD` when the grant is not `RevocationHeld`.
+        /// FAILED_PRECONDITION with reason `NOTHING_HELD` when no license is `RevocationHeld` or `BeforeStart`.
         async fn release_license_grant(
             &self,
             request: tonic::Request<super::ReleaseLicenseGrantRequest>,

@@ -113,9 +113,7 @@ fn refused(refusal: Refusal, name: &str) -> Status {
             "the license has no live key now: it is being made or replaced, or is revoked; see with GetLicenseGrant",
             Duration::from_secs(2),
         ),
-        Refusal::NothingHeld => {
-            failed("NOTHING_HELD", "no revocation of the grant is held; nothing to release")
-        }
+        Refusal::NothingHeld => failed("NOTHING_HELD", "no license of the grant is held; nothing to release"),
     }
 }
 

@@ -62,7 +62,7 @@ pub enum Command {
         /// licenseGrants/ID or ID
         name: String,
     },
-    /// Let a revocation pass that waits because the budget of this hour is spent
+    /// Let go on what is held: a revocation beyond the budget of this hour, a key for what was paid before the first start
     Release {
         /// licenseGrants/ID or ID
         name: String,
