@@ -35,6 +35,7 @@ in_both_shapes! {
     what_a_person_decides_outranks_the_purchase_until_it_is_taken_back;
     a_key_revoked_at_authforge_comes_back_by_hand;
     a_leaked_key_is_replaced;
+    a_replacement_survives_a_lost_answer_and_a_kill;
     devices_are_unbound_once_for_each_request;
     an_address_set_by_hand_stays;
     an_expiry_set_by_hand_is_taken_back_with_the_rest;
@@ -239,6 +240,26 @@ async fn a_leaked_key_is_replaced(shape: Shape) {
     let expiry = |key: &String| stored.iter().find(|license| license.key == *key).expect("stored").expires_at;
     assert_eq!(expiry(&new[0]), expiry(&old[0]));
     stack.assert_promise();
+}
+
+async fn a_replacement_survives_a_lost_answer_and_a_kill(shape: Shape) {
+    let mut stack =
+        Stack::plan(shape).without_mail().flags(&["--lost-create-quarantine", "2s"]).start().await;
+    let bought = stack.buy(order()).await;
+    let old = stack.keys(&bought.session).await;
+    let name =
+        stack.grant(&bought.session).await.expect("a grant")["name"].as_str().expect("a name").to_owned();
+    stack.authforge.script(CallKind::Create, [Fault::LostAfter]);
+    tool(&stack, &["replace", &name]).await;
+    stack.authforge.until(|deeds| deeds.iter().filter(|deed| deed.what == Deeds::Created).count() == 2).await;
+    stack.kill_back().await;
+    stack.up_back().await;
+    let grant = until_ready(&stack, &name, "Issued").await;
+    assert_eq!(grant["licenses"][0]["generation"], 2);
+    let new = live(&stack, &format!("Stripe session {}", bought.session));
+    assert_eq!((new.len(), told(&stack, &name).await), (1, new.clone()));
+    assert_ne!(new, old);
+    assert_eq!(stack.authforge.counts().of(CallKind::Create), 2, "what was made is found, not made again");
 }
 
 async fn devices_are_unbound_once_for_each_request(shape: Shape) {
