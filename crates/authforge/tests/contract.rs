@@ -12,7 +12,7 @@ mod support;
 
 use std::sync::Arc;
 
-use grantsmith_authforge::fake::{CallKind, ListOrder, NewLicense, PutAnswer, RateLimit, Switches};
+use grantsmith_authforge::fake::{CallKind, Deeds, ListOrder, NewLicense, PutAnswer, RateLimit, Switches};
 use grantsmith_authforge::{ApiKey, Pace};
 use grantsmith_core::port::{Class, Clock as _, CreateLicense, LicenseApi, Priority};
 use grantsmith_core::{LicenseKey, LicenseStatus, Slots};
@@ -113,6 +113,20 @@ async fn a_lifetime_license_without_a_device_limit_can_be_ordered_where_there_is
             // The answer shows what was really made.
             (false, false) => assert_eq!(result.expect("created").slots, Some(Slots::Limited(1))),
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn devices_are_unbound_and_nothing_else_changes() {
+    under_each_variation(async |bench, _| {
+        let license = bench.create("cs_test_1").await.expect("created");
+        let [before] = bench.fake.licenses().try_into().expect("one");
+        bench.client.reset_devices(&license.key, Priority::Buyer).await.expect("unbound");
+        let resets = bench.fake.history().into_iter().filter(|deed| deed.what == Deeds::DevicesReset);
+        assert_eq!(resets.map(|deed| deed.key).collect::<Vec<_>>(), [license.key.expose()]);
+        let [after] = bench.fake.licenses().try_into().expect("one");
+        assert_eq!(before, after);
     })
     .await;
 }
