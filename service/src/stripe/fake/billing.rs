@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::object::{Expand, billing};
+use super::object::billing::{self, Expand};
 use super::purchase::{Line, PaymentPlan, Purchase};
 use super::subscription::{Start, Status, SubscriptionTruth};
 
@@ -228,7 +228,9 @@ impl Books {
         });
         lines.extend(once);
         if bought.payment == PaymentPlan::Free {
-            lines.iter_mut().for_each(|line| line.amount = 0);
+            for line in &mut lines {
+                line.amount = 0;
+            }
         }
         let mut invoice = self.invoice_for(&subscription, ids.invoice, Cause::Create, lines, at);
         if start == Start::Incomplete {

@@ -13,14 +13,12 @@ pub(super) use age::{OLD_VERSION, age};
 /// So many elements of a list come inside another object; for the rest one has to ask.
 const INLINE: usize = 10;
 
-/// What an answer shows whole rather than by id (`expand[]`).
+/// What a session shows whole rather than by id (`expand[]`).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Expand {
     pub(super) intent: bool,
     pub(super) charge: bool,
     pub(super) lines: bool,
-    pub(super) latest_invoice: bool,
-    pub(super) customer: bool,
 }
 
 impl Expand {
@@ -30,8 +28,6 @@ impl Expand {
             "payment_intent" => self.intent = true,
             "payment_intent.latest_charge" => (self.intent, self.charge) = (true, true),
             "line_items" => self.lines = true,
-            "latest_invoice" => self.latest_invoice = true,
-            "customer" => self.customer = true,
             _ => {}
         }
     }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::object::{self, Expand};
+use super::object::{self, Expand, billing};
 use super::world::World;
 
 /// What can be asked of the fake.
@@ -199,7 +199,8 @@ async fn session(
     Query(query): Query<Pairs>,
     request: Request,
 ) -> Response {
-    let expand = expand(&query);
+    let mut expand = Expand::default();
+    expansions(&query).for_each(|path| expand.add(path));
     answer(&shared, Route::Session, request.headers(), || shared.world.session(&id, expand)).await
 }
 
@@ -238,7 +239,8 @@ async fn subscription(
     Query(query): Query<Pairs>,
     request: Request,
 ) -> Response {
-    let expand = expand(&query);
+    let mut expand = billing::Expand::default();
+    expansions(&query).for_each(|path| expand.add(path));
     answer(&shared, Route::Subscription, request.headers(), || shared.world.subscription(&id, expand)).await
 }
 
@@ -274,10 +276,8 @@ async fn customer(State(shared): State<Arc<Shared>>, Path(id): Path<String>, req
     answer(&shared, Route::Customer, request.headers(), || shared.world.customer(&id)).await
 }
 
-fn expand(query: &Pairs) -> Expand {
-    let mut expand = Expand::default();
-    query.iter().filter(|(key, _)| key.starts_with("expand[")).for_each(|(_, path)| expand.add(path));
-    expand
+fn expansions(query: &Pairs) -> impl Iterator<Item = &str> {
+    query.iter().filter(|(key, _)| key.starts_with("expand[")).map(|(_, path)| path.as_str())
 }
 
 fn value<'q>(query: &'q Pairs, key: &str) -> Option<&'q str> {

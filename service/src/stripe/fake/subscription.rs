@@ -24,20 +24,20 @@ pub enum Start {
 pub enum SubscriptionTurn {
     /// The first money comes: incomplete becomes active.
     PayFirst,
-    /// The first money never came: incomplete becomes incomplete_expired, its invoice void.
+    /// The first money never came: incomplete becomes `incomplete_expired`, its invoice void.
     Expire,
     /// The next period begins and is paid.
     Renew,
     /// The next period begins. Its invoice stays a draft, as for Stripe's first hour, until [`Self::PayLate`] or
     /// [`Self::FailAgain`].
     BeginPeriod,
-    /// The next period begins and its payment fails: past_due.
+    /// The next period begins and its payment fails: `past_due`.
     RenewUnpaid,
     /// A payment of the invoice that is due fails, the first time or again.
     FailAgain,
     /// The invoice that is due, or was given up, is paid after all.
     PayLate,
-    /// Stripe stops trying, after past_due.
+    /// Stripe stops trying, after `past_due`.
     GiveUp {
         /// The seller's settings say to cancel then; otherwise the subscription becomes unpaid.
         cancel: bool,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::billing::{Books, Change, Ids};
 use super::event::{Event, id_of};
-use super::object::{self, Expand};
+use super::object::{self, Expand, billing};
 use super::purchase::{Kind, PaymentPlan, Purchase};
 use super::subscription::Start;
 use crate::stripe::Mode;
@@ -295,9 +295,10 @@ impl State {
         let object = match event_type.split('.').next() {
             Some("payment_intent") => object::intent(record, Expand::default()),
             Some("charge") => object::charge(record),
-            Some("customer") => {
-                self.books.show_subscription(&record.subscription, Expand::default()).unwrap_or_default()
-            }
+            Some("customer") => self
+                .books
+                .show_subscription(&record.subscription, billing::Expand::default())
+                .unwrap_or_default(),
             Some("invoice") => self.books.show_invoice(&record.invoice).unwrap_or_default(),
             _ => object::session(record, Expand::default()),
         };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::object::{Expand, billing};
+use super::super::object::billing::{self, Expand};
 use super::super::subscription::{Status, SubscriptionTurn as Turn};
 use super::{
     Books, Cause, Change, DAY, Invoice, InvoiceLine, InvoiceStatus, Pause, Period, Subscription,

@@ -56,7 +56,7 @@ fn age_fields(fields: &mut Map<String, Value>) {
         _ => {}
     }
     if kind.is_some() {
-        NEWER.iter().for_each(|newer| drop(fields.remove(*newer)));
+        fields.retain(|key, _| !NEWER.contains(&key.as_str()));
     }
     fields.values_mut().for_each(age);
 }

@@ -6,6 +6,24 @@ use super::super::billing::{Cause, Customer, Invoice, InvoiceLine, InvoiceStatus
 use super::super::purchase::Line;
 use super::{UNIT_AMOUNT, inline, line_amount, price, product, url};
 
+/// What a subscription shows whole rather than by id (`expand[]`).
+#[derive(Debug, Clone, Copy, Default)]
+pub(in super::super) struct Expand {
+    pub(in super::super) latest_invoice: bool,
+    pub(in super::super) customer: bool,
+}
+
+impl Expand {
+    /// Reads one `expand[]`.
+    pub(in super::super) fn add(&mut self, path: &str) {
+        match path {
+            "latest_invoice" => self.latest_invoice = true,
+            "customer" => self.customer = true,
+            _ => {}
+        }
+    }
+}
+
 /// What a line costs in a period.
 pub(in super::super) fn amount(line: &Line) -> i64 {
     i64::try_from(line_amount(line)).unwrap_or(i64::MAX)

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::World;
 use crate::stripe::fake::event::Event;
-use crate::stripe::fake::object::Expand;
+use crate::stripe::fake::object::billing::Expand;
 use crate::stripe::fake::purchase::{Kind, Purchase};
 use crate::stripe::fake::subscription::{Start, Subscribed, SubscriptionTruth, SubscriptionTurn};
 
