@@ -57,6 +57,7 @@ pub fn main(cli: Cli) -> ExitCode {
 fn is_wrong_use(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Wrong>()
+            || cause.is::<crate::catalog::Error>()
             || cause.is::<crate::secret_file::Error>()
             || cause.is::<crate::render::Error>()
             || cause.is::<crate::mail::Error>()
@@ -89,6 +90,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Grants(client) => return cli::grants::run(client).await,
         Command::Events(client) => return cli::events::run(client).await,
+        Command::Catalog { command } => return cli::catalog::run(&command),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use url::Url;
 
-use crate::cli::{Client, events, grants};
+use crate::cli::{Client, catalog, events, grants};
 use crate::stripe::Mode;
 use crate::telemetry::LogFormat;
 
@@ -42,6 +42,12 @@ pub enum Command {
     Grants(Client<grants::Command>),
     /// Look at Stripe's events, and play them again
     Events(Client<events::Command>),
+    /// Check what is sold before it is sold
+    Catalog {
+        /// What to do.
+        #[command(subcommand)]
+        command: catalog::Command,
+    },
 }
 
 /// Whether purchases are fulfilled.
@@ -221,6 +227,10 @@ pub struct Back {
     /// Do without a Stripe API key: believe the events, one license per purchase, terms from metadata only
     #[arg(long, env = "GRANTSMITH_EVENTS_ONLY", help_heading = "Stripe's API")]
     pub events_only: bool,
+
+    /// Plans by price, lookup key or product, YAML; `grantsmith catalog check FILE` checks one
+    #[arg(long, env = "GRANTSMITH_CATALOG", value_name = "FILE", help_heading = "What is sold")]
+    pub catalog: Option<PathBuf>,
 
     /// AuthForge's API; `fake:` runs a fake in this process, in test mode only
     #[arg(

@@ -2,16 +2,20 @@
 //!
 //! A look fetches and then decides; a hand decides from what is stored. Both come through here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use grantsmith_core::entitle::Facts;
 use grantsmith_core::grant::Standing;
 use grantsmith_core::purchase::{
     Email, InvoiceFact, Price, PurchaseId, SessionSnapshot, StripeId, SubscriptionSnapshot,
+    SubscriptionStatus,
 };
 use grantsmith_core::terms::{self, Problem, Sources, Terms};
 use grantsmith_core::{AppId, Reason, entitle};
 use jiff::Timestamp;
 
+use crate::catalog::Catalog;
 use crate::store::{
     Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Snapshot, Source, Ticket,
 };
@@ -22,6 +26,8 @@ use crate::stripe::shape;
 pub struct Offer {
     /// The app of subscriptions that name none.
     pub default_app: Option<AppId>,
+    /// What prices sell.
+    pub catalog: Option<Arc<Catalog>>,
 }
 
 /// A Stripe object as it was seen: as the domain reads it, and as it is kept.
@@ -98,15 +104,53 @@ impl View {
         items.chain(lines).filter_map(|line| line.price.as_ref()).collect()
     }
 
+    /// When it was begun: the offer of then counts.
+    fn begun(&self) -> Option<Timestamp> {
+        let session = self.session.as_ref().map(|seen| seen.object.created);
+        session.or_else(|| self.subscription.as_ref().map(|seen| seen.object.created))
+    }
+
     fn terms(&self, offer: &Offer) -> Result<Terms, Problem> {
+        let plan_of = |price: &Price| offer.catalog.as_ref()?.terms(price, self.begun()?).cloned();
         terms::resolve(&Sources {
             session: self.session.as_ref().map(|seen| &seen.object.metadata),
             subscription: self.subscription.as_ref().map(|seen| &seen.object.metadata),
             prices: &self.prices(),
-            catalog: &|_| None,
+            catalog: &plan_of,
             default_app: offer.default_app.as_ref(),
         })
     }
+
+    /// The prices and products that somebody has paid for without anything saying what they sell.
+    pub fn unexplained(&self, offer: &Offer) -> Vec<String> {
+        let nothing = |problem: &Problem| problem.reason == Reason::NotOurs;
+        if self.paid() && self.terms(offer).as_ref().is_err_and(nothing) {
+            names(self.prices())
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The prices and products of it that sell licenses.
+    fn sells(&self, terms: &Terms) -> Vec<String> {
+        let sells = |price: &&Price| terms.of(Some(&price.id)).is_some();
+        names(self.prices().into_iter().filter(sells).collect())
+    }
+
+    /// Whether money came, as far as it matters to whom the purchase belongs.
+    fn paid(&self) -> bool {
+        use SubscriptionStatus::{Incomplete, IncompleteExpired};
+        match (&self.subscription, &self.session) {
+            (Some(seen), _) => !matches!(seen.object.status, Incomplete | IncompleteExpired),
+            (None, Some(seen)) => seen.object.finality() == 2,
+            (None, None) => false,
+        }
+    }
+}
+
+/// The ids of prices and of their products.
+fn names(prices: Vec<&Price>) -> Vec<String> {
+    prices.into_iter().flat_map(|price| [Some(price.id.clone()), price.product.clone()]).flatten().collect()
 }
 
 fn is_customer(id: &StripeId) -> bool {
@@ -131,6 +175,8 @@ pub struct Occasion {
     pub ticket: Ticket,
     /// For the journal; else the newest event is named.
     pub cause: Option<String>,
+    /// Whether what is [`View::unexplained`] sold licenses before.
+    pub sold_before: bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -143,7 +189,7 @@ pub fn decide(
     offer: &Offer,
     occasion: Occasion,
 ) -> Option<Decision> {
-    let Occasion { looked_at, ticket, cause, now } = occasion;
+    let Occasion { looked_at, ticket, cause, sold_before, now } = occasion;
     let snapshot = view.own(purchase)?.clone();
     let invoices = merged(&record.invoices, &view.invoices);
     let facts = Facts {
@@ -155,7 +201,8 @@ pub fn decide(
         paying_event_at: view.paying_event_at,
         ..Facts::of(purchase)
     };
-    let terms = record.terms.clone().map_or_else(|| view.terms(offer), Ok);
+    let missing = |problem: Problem| if sold_before { no_terms() } else { problem };
+    let terms = record.terms.clone().map_or_else(|| view.terms(offer).map_err(missing), Ok);
     let grant = entitle(&facts, &terms, &record.hand, now);
     let (state, reason, detail) = stand(&grant.standing);
     let entitled = state == GrantState::Issuing;
@@ -179,6 +226,7 @@ pub fn decide(
         state,
         reason,
         detail,
+        sells: terms.as_ref().ok().filter(|_| entitled).map(|terms| view.sells(terms)).unwrap_or_default(),
         terms: terms.ok().filter(|_| entitled),
         paid_at: grant.paid_at,
         email: view.email(),
@@ -196,6 +244,15 @@ pub fn decide(
         snapshot,
         invoices,
     })
+}
+
+fn no_terms() -> Problem {
+    let fix = format!(
+        "the price or its product has sold licenses before, and nothing says now what it sells; add it to the catalog, or set \
+         '{}' in the purchase's metadata, then replay the event",
+        terms::APP_ID
+    );
+    Problem { reason: Reason::NoTerms, fix }
 }
 
 fn merged(known: &[InvoiceFact], seen: &[InvoiceFact]) -> Vec<InvoiceFact> {

@@ -20,7 +20,8 @@ pub(crate) fn decide(
     let Some(looked_at) = decide::own_object(purchase) else {
         return Some(promised(purchase, record, now));
     };
-    let occasion = Occasion { looked_at, ticket, cause: None, now };
+    let sold_before = record.reason == Some(Reason::NoTerms);
+    let occasion = Occasion { looked_at, ticket, cause: None, sold_before, now };
     decide::decide(purchase, record, &recorded(purchase, record), offer, occasion).map(Redecided::from)
 }
 

@@ -62,6 +62,8 @@ pub struct Rules {
     pub mode: Mode,
     /// Whether it believes events because it cannot ask.
     pub events_only: bool,
+    /// Whether there is a catalog, which may know prices that no event tells.
+    pub catalog: bool,
 }
 
 /// Reads a verified body: the row to keep and the answer to give.
@@ -162,7 +164,8 @@ fn verdict(
             "without a Stripe API key only Checkout sessions, subscriptions and invoices are looked at",
         );
     }
-    let answer = if kind == ObjectKind::Session { advice(event, body, &id, now) } else { Answer::RECORDED };
+    let answer =
+        if kind == ObjectKind::Session { advice(event, body, &id, rules, now) } else { Answer::RECORDED };
     let signal = match kind {
         // What an invoice says is said of its subscription, and the body names that.
         ObjectKind::Invoice => subscription_named(body).unwrap_or(Object { kind, id }),
@@ -179,7 +182,7 @@ fn subscription_named(body: &[u8]) -> Option<Object> {
 }
 
 /// What the event's own body lets expect. The decision is taken later, from the object; this is for the seller's eyes.
-fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answer {
+fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, rules: Rules, now: Timestamp) -> Answer {
     if event.rendering == Rendering::Thin {
         return Answer::RECORDED;
     }
@@ -192,6 +195,7 @@ fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, now: Timestamp) -> Answ
     match entitle(&facts, &terms_of(&session), &Hand::default(), now).standing {
         Standing::Parked(Reason::NotYetHandled, fix) => Answer::ignored(Reason::NotYetHandled, fix),
         Standing::Parked(reason, fix) => Answer { reason: Some(reason), fix: Some(fix), ..Answer::RECORDED },
+        Standing::NotOurs(_) if rules.catalog && session.mode == SessionMode::Payment => Answer::RECORDED,
         Standing::NotOurs(fix) => Answer::ignored(Reason::NotOurs, fix),
         Standing::Pending(reason) | Standing::Ended(reason) => {
             Answer { reason: Some(reason), ..Answer::RECORDED }

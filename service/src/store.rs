@@ -218,6 +218,8 @@ pub struct PurchaseRecord {
     pub terms: Option<Terms>,
     /// The payment's time, stored at the first decision.
     pub paid_at: Option<Timestamp>,
+    /// Why its grant stands where it does.
+    pub reason: Option<Reason>,
     /// A person's decision.
     pub hand: Hand,
     /// What a person promised, where no purchase at Stripe stands behind it.
@@ -276,6 +278,8 @@ pub struct Decision {
     pub detail: Option<String>,
     /// Fixed now, unless fixed before.
     pub terms: Option<Terms>,
+    /// The prices and products that these terms show to sell licenses.
+    pub sells: Vec<String>,
     /// Fixed now, unless fixed before.
     pub paid_at: Option<Timestamp>,
     /// The buyer's address.
@@ -581,6 +585,9 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     ///
     /// Orphans that the links join mark the purchase's session dirty.
     async fn decide(&self, decision: Decision) -> Result<bool, Error>;
+
+    /// Whether one of these prices and products has sold a license.
+    async fn sold(&self, ids: &[String]) -> Result<bool, Error>;
 
     /// Joins an object to a purchase that it is not the name of, with its snapshot, takes its dirty mark away unless it is
     /// newer than the ticket, and marks the purchase's own object. Its events wait for that one's look.

@@ -26,6 +26,9 @@ use crate::outside::Outside;
 use crate::program::{self, Program};
 use crate::{APP, AUTHFORGE_KEY, STRIPE_KEY, WEBHOOK_SECRET, until};
 
+/// The file of an installation's catalog.
+const CATALOG: &str = "catalog.yaml";
+
 /// Which programs an installation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -43,6 +46,7 @@ pub struct Plan {
     mail: bool,
     flags: Vec<String>,
     web_flags: Vec<String>,
+    catalog: Option<String>,
     switches: Switches,
 }
 
@@ -75,6 +79,13 @@ impl Plan {
         self
     }
 
+    /// With a catalog.
+    #[must_use]
+    pub fn catalog(mut self, yaml: &str) -> Self {
+        self.catalog = Some(yaml.to_owned());
+        self
+    }
+
     /// With AuthForge behaving otherwise.
     #[must_use]
     pub fn authforge(mut self, switches: Switches) -> Self {
@@ -104,6 +115,9 @@ impl Plan {
             // The server writes mails, so it must know where the pages will be before they are there.
             Shape::Split => Some(SocketAddr::from(([127, 0, 0, 1], mailpit::free_port()))),
         };
+        if let Some(catalog) = &self.catalog {
+            std::fs::write(folder.path().join(CATALOG), catalog).expect("a file");
+        }
         let mut stack = Stack {
             plan: self,
             world,
@@ -162,6 +176,7 @@ impl Stack {
             mail: true,
             flags: Vec::new(),
             web_flags: Vec::new(),
+            catalog: None,
             switches: Switches::default(),
         }
     }
@@ -205,6 +220,9 @@ impl Stack {
             } else {
                 flags.extend(["--stripe-api-key-file".to_owned(), "stripe-key".to_owned()]);
             }
+            if self.plan.catalog.is_some() {
+                flags.extend(["--catalog".to_owned(), CATALOG.to_owned()]);
+            }
             flags.extend(self.plan.flags.iter().cloned());
         }
         if command != "server" {
@@ -245,6 +263,14 @@ impl Stack {
         self.http = Some(program.address("http").await);
         self.front_admin = Some(program.address("admin").await);
         self.front = Some(program);
+    }
+
+    /// Starts the program that holds the record again, with another catalog.
+    pub async fn sell(&mut self, yaml: &str) {
+        assert_eq!(self.stop_back().await, Some(0));
+        std::fs::write(self.folder.path().join(CATALOG), yaml).expect("a file");
+        self.up_back().await;
+        until("readiness", async || (self.ready().await == 200).then_some(())).await;
     }
 
     /// `kill -9` of the program that holds the record.

@@ -67,6 +67,12 @@ pub struct Rules {
     pub on_payment_failure: OnPaymentFailure,
     /// What the end of a subscription does.
     pub on_cancel: OnCancel,
+    /// What a refund does. Kept with what was sold, for the version that handles refunds.
+    pub on_refund: OnRefund,
+    /// What a dispute does. Kept with what was sold, for the version that handles disputes.
+    pub on_dispute: OnDispute,
+    /// What a change to another plan does. Kept with what was sold, for the version that handles such changes.
+    pub on_plan_change: OnPlanChange,
 }
 
 /// Which time of a subscription a license's expiry follows.
@@ -113,6 +119,56 @@ pub enum OnCancel {
     Immediately,
     /// It lasts to the end of the period that was paid for, unless the end came for want of payment.
     AtPeriodEnd,
+}
+
+/// What refunds do to a license.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OnRefund {
+    /// All of the money goes back.
+    pub full: RefundAction,
+    /// Some of it does.
+    pub partial: RefundAction,
+}
+
+impl Default for OnRefund {
+    fn default() -> Self {
+        Self { full: RefundAction::Revoke, partial: RefundAction::Ignore }
+    }
+}
+
+/// What one kind of refund does to a license.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundAction {
+    /// The license ends.
+    Revoke,
+    /// Nothing.
+    Ignore,
+}
+
+/// What a dispute does to a license.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDispute {
+    /// The license rests until the dispute is decided.
+    #[default]
+    Suspend,
+    /// It ends.
+    Revoke,
+    /// Nothing.
+    Ignore,
+}
+
+/// What a change to another plan does to a license.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPlanChange {
+    /// A new license takes its place.
+    #[default]
+    Replace,
+    /// It stays as it is.
+    Keep,
 }
 
 /// The longest that a license outlives an unpaid invoice.
@@ -175,8 +231,29 @@ pub struct Problem {
 pub const APP_ID: &str = "authforge_app_id";
 /// Days; absent is lifetime.
 pub const LICENSE_DURATION: &str = "license_duration";
-/// 1 to 16; absent is 1, AuthForge's own default.
+/// 1 to 16, or `unlimited`, which the guide does not know; absent is 1, AuthForge's own default.
 pub const MAX_HWID_SLOTS: &str = "max_hwid_slots";
+
+const LIFETIME: &str = "lifetime";
+const UNLIMITED: &str = "unlimited";
+
+/// Writes terms as metadata that [`from_metadata`] reads, for a session that is to carry them.
+///
+/// Metadata cannot tell the rules; [`resolve`] takes those from the catalog.
+pub fn to_metadata(terms: &LicenseTerms) -> Vec<(&'static str, String)> {
+    let duration = match terms.duration {
+        Duration::Days(days) => Some(days.to_string()),
+        Duration::Lifetime => Some(LIFETIME.to_owned()),
+        Duration::Subscription => None,
+    };
+    let slots = match terms.slots {
+        Slots::Limited(count) => count.to_string(),
+        Slots::Unlimited => UNLIMITED.to_owned(),
+    };
+    let app = Some((APP_ID, terms.app_id.to_string()));
+    let duration = duration.map(|duration| (LICENSE_DURATION, duration));
+    [app, duration, Some((MAX_HWID_SLOTS, slots))].into_iter().flatten().collect()
+}
 
 /// Reads the guide's metadata: `Ok(None)` where it names no license at all.
 pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<LicenseTerms>, Problem> {
@@ -205,7 +282,10 @@ pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<Licen
     let slots = match get(MAX_HWID_SLOTS) {
         None => Slots::Limited(1),
         Some(text) => parse_slots(text).ok_or_else(|| {
-            bad(format!("metadata '{MAX_HWID_SLOTS}' must be a number from 1 to {}", Slots::MOST))
+            bad(format!(
+                "metadata '{MAX_HWID_SLOTS}' must be a number from 1 to {} or '{UNLIMITED}'",
+                Slots::MOST
+            ))
         })?,
     };
     Ok(Some(LicenseTerms { app_id, duration, slots, rules: Rules::default() }))
@@ -227,7 +307,8 @@ pub struct Sources<'a> {
 
 /// Resolves what a purchase sells: session metadata, then the subscription's, then the catalog, then the default app.
 ///
-/// What metadata sells with a subscription lasts as long as the subscription, as in the guide.
+/// What metadata sells with a subscription lasts as long as the subscription, as in the guide. Metadata cannot tell the rules:
+/// those of a price's plan hold where the catalog has one.
 pub fn resolve(sources: &Sources<'_>) -> Result<Terms, Problem> {
     let recurring = sources.subscription.is_some();
     for metadata in [sources.session, sources.subscription].into_iter().flatten() {
@@ -235,7 +316,7 @@ pub fn resolve(sources: &Sources<'_>) -> Result<Terms, Problem> {
             if recurring {
                 terms.duration = Duration::Subscription;
             }
-            return Ok(Terms::for_all(terms));
+            return Ok(ruled(terms, sources));
         }
     }
     let mut lines: Vec<LineTerms> = Vec::new();
@@ -276,6 +357,25 @@ pub fn resolve(sources: &Sources<'_>) -> Result<Terms, Problem> {
     }
 }
 
+/// The same terms for every line, under the rules of each price's plan.
+fn ruled(terms: LicenseTerms, sources: &Sources<'_>) -> Terms {
+    let recurring = sources.subscription.is_some();
+    let mut lines: Vec<LineTerms> = Vec::new();
+    // What is sold once beside a subscription does not last as long as that.
+    for price in sources.prices.iter().filter(|price| price.recurring == recurring) {
+        if lines.iter().all(|line| line.price.as_deref() != Some(price.id.as_str()))
+            && let Some(LicenseTerms { rules, .. }) = (sources.catalog)(price)
+        {
+            lines.push(LineTerms {
+                price: Some(price.id.clone()),
+                terms: LicenseTerms { rules, ..terms.clone() },
+            });
+        }
+    }
+    lines.push(LineTerms { price: None, terms });
+    Terms { lines }
+}
+
 impl std::fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources").field("prices", &self.prices).finish_non_exhaustive()
@@ -284,7 +384,7 @@ impl std::fmt::Debug for Sources<'_> {
 
 /// Reads `365`, `365d` or `lifetime`.
 fn parse_duration(text: &str) -> Option<Duration> {
-    if text.eq_ignore_ascii_case("lifetime") {
+    if text.eq_ignore_ascii_case(LIFETIME) {
         return Some(Duration::Lifetime);
     }
     let days: u32 = digits(text.strip_suffix('d').unwrap_or(text))?;
@@ -292,6 +392,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 fn parse_slots(text: &str) -> Option<Slots> {
+    if text.eq_ignore_ascii_case(UNLIMITED) {
+        return Some(Slots::Unlimited);
+    }
     let slots = digits(text)?;
     (1..=u32::from(Slots::MOST))
         .contains(&slots)
@@ -340,6 +443,49 @@ mod tests {
             read(&[(APP_ID, "app-1"), (LICENSE_DURATION, "Lifetime")]),
             terms(Duration::Lifetime, Slots::Limited(1))
         );
+    }
+
+    #[test]
+    fn terms_come_back_from_the_metadata_that_they_were_written_to() {
+        for (duration, back) in [
+            (Duration::Days(30), Duration::Days(30)),
+            (Duration::Lifetime, Duration::Lifetime),
+            (Duration::Subscription, Duration::Lifetime),
+        ] {
+            for slots in [Slots::Limited(1), Slots::Limited(16), Slots::Unlimited] {
+                let app_id = AppId::parse("app-1").expect("an app");
+                let terms = LicenseTerms { app_id, duration, slots, rules: Rules::default() };
+                let metadata = to_metadata(&terms).into_iter().map(|(key, value)| (key.to_owned(), value));
+                let read = from_metadata(&metadata.collect());
+                assert_eq!(read, Ok(Some(LicenseTerms { duration: back, ..terms })));
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_outranks_the_catalog_but_for_the_rules_that_it_cannot_tell() {
+        let app_id = |id| AppId::parse(id).expect("an app");
+        let rules = Rules { buffer: 86_400, ..Rules::default() };
+        let plan = LicenseTerms {
+            app_id: app_id("app-2"),
+            duration: Duration::Subscription,
+            slots: Slots::Limited(5),
+            rules: rules.clone(),
+        };
+        let price = |id: &str| Price { id: id.to_owned(), lookup_key: None, product: None, recurring: true };
+        let metadata = [(APP_ID.to_owned(), "app-1".to_owned())].into();
+        let terms = resolve(&Sources {
+            session: Some(&metadata),
+            subscription: Some(&BTreeMap::new()),
+            prices: &[&price("price_1"), &price("price_2")],
+            catalog: &|price| (price.id == "price_1").then(|| plan.clone()),
+            default_app: None,
+        })
+        .expect("terms");
+        let of =
+            |price| terms.of(Some(price)).map(|terms| (terms.app_id.as_str(), terms.slots, &terms.rules));
+        assert_eq!(of("price_1"), Some(("app-1", Slots::Limited(1), &rules)));
+        assert_eq!(of("price_2"), Some(("app-1", Slots::Limited(1), &Rules::default())));
     }
 
     #[test]

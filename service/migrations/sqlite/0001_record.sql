@@ -424,3 +424,9 @@ CREATE TABLE installation (
     -- When a program was first started on it: what was paid before is somebody else's, unless told otherwise.
     first_start INTEGER NOT NULL
 ) STRICT;
+
+-- Prices and products that have sold licenses. Money for one of them that sells nothing now is a mistake to be mended.
+CREATE TABLE sold (
+    -- `price_…` or `prod_…`.
+    id TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;

@@ -22,6 +22,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Tasks, announce};
+use crate::catalog::Catalog;
 use crate::clock::SystemClock;
 use crate::config::{Back, RunMode, Wrong};
 use crate::decide::Offer;
@@ -112,6 +113,7 @@ impl Started {
 /// Starts server and worker.
 pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::Result<Started> {
     settings.check(shop.mode, &shop.public_url)?;
+    let catalog = settings.catalog.as_deref().map(Catalog::read).transpose()?.map(Arc::new);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store::open(&settings.database_url, clock.clone()).await?;
     let roots = settings.ca_file.as_deref().map(read).transpose()?;
@@ -128,11 +130,11 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     let mailer = mailer(&settings, &shop, roots)?;
     say_what_is_off(&settings);
     let wake = Arc::new(Notify::new());
-    let offer = Offer { default_app: settings.authforge_app.clone() };
+    let offer = Offer { default_app: settings.authforge_app.clone(), catalog };
     let fulfillment = Fulfillment::new(fulfillment::Parts {
         store: store.clone(),
         clock: clock.clone(),
-        rules: Rules { mode: shop.mode, events_only: settings.events_only },
+        rules: Rules { mode: shop.mode, events_only: settings.events_only, catalog: offer.catalog.is_some() },
         stripe: stripe.clone(),
         page_for: settings.success_page_for,
         mail_enabled: mailer.is_some(),

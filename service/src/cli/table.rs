@@ -43,7 +43,7 @@ pub(super) fn or_dash(text: &str) -> String {
 /// Prints a value as JSON or YAML.
 #[expect(clippy::print_stdout, reason = "a hand tool's output")]
 pub(super) fn structured(value: &serde_json::Value, yaml: bool) -> anyhow::Result<()> {
-    let text = if yaml { serde_norway::to_string(value)? } else { serde_json::to_string_pretty(value)? };
+    let text = if yaml { serde_saphyr::to_string(value)? } else { serde_json::to_string_pretty(value)? };
     println!("{}", text.trim_end());
     Ok(())
 }

@@ -23,6 +23,7 @@ mod purchases;
 mod readers;
 mod rows;
 mod schema;
+mod sold;
 mod writer;
 
 use std::collections::HashMap;
@@ -192,6 +193,11 @@ impl Store for Sqlite {
         let body = Packed::new(&decision.snapshot.body);
         let others: Vec<Packed> = decision.others.iter().map(|other| Packed::new(&other.body)).collect();
         self.writer.write(move |db| purchases::decide(db, &decision, &body, &others)).await
+    }
+
+    async fn sold(&self, ids: &[String]) -> Result<bool, Error> {
+        let ids = ids.to_vec();
+        self.readers.read(move |db| sold::any(db, &ids)).await
     }
 
     async fn attach(&self, attachment: Attachment) -> Result<(), Error> {

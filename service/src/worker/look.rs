@@ -163,7 +163,10 @@ impl Worker {
         object: &Object,
         ticket: Ticket,
     ) -> Result<&'static str, Halt> {
-        let occasion = Occasion { looked_at: object.clone(), ticket, cause: None, now: self.now() };
+        let unexplained = if record.terms.is_none() { view.unexplained(&self.offer) } else { Vec::new() };
+        let sold_before = !unexplained.is_empty() && self.store.sold(&unexplained).await?;
+        let occasion =
+            Occasion { looked_at: object.clone(), ticket, cause: None, sold_before, now: self.now() };
         let decision = decide::decide(purchase, record, &view, &self.offer, occasion).ok_or(Halt::Untold)?;
         let reason = decision.reason;
         if !self.store.decide(decision).await? {

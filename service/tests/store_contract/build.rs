@@ -115,6 +115,7 @@ pub(crate) fn decision(id: &str, ticket: Ticket, units: u32, at_millis: i64) -> 
         reason: Reason::Issuing,
         detail: None,
         terms: Some(terms()),
+        sells: Vec::new(),
         paid_at: Some(at(0)),
         email: Email::new("Jane@Example.com"),
         licenses: (1..=units).map(desired).collect(),

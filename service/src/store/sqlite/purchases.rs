@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, named_params, params};
 use super::failure::Failure;
 use super::objects::{self, Verdict};
 use super::rows::{self, Columns, Packed, Word, millis, number};
-use super::{declared, deliveries, events, grants, hands};
+use super::{declared, deliveries, events, grants, hands, sold};
 use crate::store::{
     Attachment, Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Redecided, Snapshot,
     Source, Ticket,
@@ -19,8 +19,10 @@ use crate::store::{
 /// Reads what is on record about a purchase.
 pub(super) fn get(connection: &Connection, purchase: &PurchaseId) -> Result<PurchaseRecord, Failure> {
     let grant = GrantId::of(purchase);
-    let sql = "SELECT paid_at FROM grants WHERE id = ?1";
-    let paid_at = rows::first(connection, sql, [grant.as_str()], |row| row.maybe_time("paid_at"))?;
+    let sql = "SELECT paid_at, reason FROM grants WHERE id = ?1";
+    let before = rows::first(connection, sql, [grant.as_str()], |row| {
+        Ok((row.maybe_time("paid_at")?, row.word::<Reason>("reason")?))
+    })?;
     let subscription = snapshot(connection, purchase, ObjectKind::Subscription)?;
     let told = subscription.as_ref().and_then(|snapshot| match &snapshot.source {
         Source::Told { at, .. } => Some(*at),
@@ -32,7 +34,8 @@ pub(super) fn get(connection: &Connection, purchase: &PurchaseId) -> Result<Purc
         invoices: invoices(connection, purchase)?,
         declared: declared::names(connection, &grant)?,
         terms: terms(connection, &grant)?,
-        paid_at: paid_at.flatten(),
+        paid_at: before.and_then(|(paid_at, _)| paid_at),
+        reason: before.map(|(_, reason)| reason),
         hand: hands::get(connection, &grant)?,
         promised: hands::promised(connection, &grant)?,
         events: events::waiting(connection, purchase.as_str(), told)?,
@@ -150,6 +153,7 @@ pub(super) fn decide(
         at: decision.at,
     };
     write_grant(connection, &by, &decision.clone().into())?;
+    sold::remember(connection, &decision.sells)?;
     deliveries::warn(connection, &GrantId::of(&decision.purchase), decision.dunning.as_ref(), decision.at)?;
     Ok(true)
 }
