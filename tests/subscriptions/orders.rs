@@ -21,7 +21,7 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
     all
 }
 
-/// A subscription's created, updated, payment_failed, paid and, if it ends so, deleted.
+/// What is told of a subscription that is made, fails, is paid and, if it ends so, is deleted.
 fn history(stack: &Stack, ends: bool, spread: bool) -> (String, Vec<Event>) {
     let begun = stack.now() - days(31);
     let made = stack.world.subscribe(subscription(), Start::Active, begun);
