@@ -4,6 +4,7 @@
 //! - [`lives`]: each turn that a subscription can take, in every rendering, fetched and believed.
 //! - [`orders`]: events in any order, again and again.
 //! - [`mails`]: who is told what.
+//! - [`withstands`]: refusals, clocks, kills.
 //!
 //! Times lie in the past, so that nothing waits for a clock: what Stripe did a month ago is told now.
 
@@ -13,6 +14,7 @@ mod flood;
 mod lives;
 mod mails;
 mod orders;
+mod withstands;
 
 use grantsmith_service::stripe::fake::{Kind, Purchase, Status, SubscriptionTruth};
 use grantsmith_tests::stack::Plan;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use grantsmith_core::grant::{DesiredState, Hand};
 use grantsmith_core::manual::Promised;
-use grantsmith_core::port::KeptState;
+use grantsmith_core::port::{self, Kept, KeptState};
 use grantsmith_core::purchase::PurchaseId;
 use grantsmith_core::{Email, GrantId, LicenseName, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -326,8 +326,10 @@ fn keyed<'a>(licenses: &'a [GrantLicense], name: Option<&LicenseName>) -> Result
         (None, []) => return Err(Refusal::NothingDeclared),
         (None, _) => return Err(Refusal::WhichLicense),
     };
-    let live = license.kept.as_ref().is_some_and(|kept| kept.state == KeptState::Live);
-    if live { Ok(license) } else { Err(Refusal::KeyPending) }
+    // One that AuthForge will not bring back has nothing but a replacement to hope for.
+    let usable =
+        |kept: &Kept| kept.state == KeptState::Live || kept.refused == Some(port::Refusal::Reinstate);
+    if license.kept.as_ref().is_some_and(usable) { Ok(license) } else { Err(Refusal::KeyPending) }
 }
 
 fn replace(connection: &Connection, ask: &Ask, license: &GrantLicense) -> Result<String, Failure> {
