@@ -546,7 +546,7 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Marks an object dirty, to be looked at from `due` on. An earlier time on record stays.
     async fn mark_dirty(&self, object: &Object, due: Timestamp) -> Result<(), Error>;
 
-    /// The dirty objects whose time has come, longest waiting first.
+    /// The dirty objects whose time has come: sessions first, and of each kind the longest waiting first.
     async fn dirty(&self, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Error>;
 
     /// Draws a ticket: greater than any before it, also after a restart.

@@ -33,7 +33,7 @@ use crate::store::Store;
 use crate::stripe::client::Client as Stripe;
 
 /// How much is done at once. Looks are paced by Stripe's rate, grants by AuthForge's: these only bound memory.
-const LOOKS: usize = 32;
+const LOOKS: usize = 16;
 const ROUNDS: usize = 64;
 const MAILS: usize = 8;
 /// Looks at once where events are believed: nothing but these few paces such looks, and in a burst they would take the
@@ -212,8 +212,15 @@ impl Worker {
             if let Some(place) = self.looking.enter(&dirty.object.id) {
                 let worker = self.clone();
                 tasks.spawn(async move {
-                    worker.look(dirty).await;
+                    let decided = worker.look(dirty).await;
                     drop(place);
+                    // Its buyer waits: no pass over the record lies between the decision and the work.
+                    if let Some(id) = decided
+                        && let Some(place) = worker.working.enter(&id)
+                    {
+                        worker.begin(&id).await;
+                        drop(place);
+                    }
                     worker.wake.notify_one();
                 });
             }

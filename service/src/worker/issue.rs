@@ -13,6 +13,13 @@ use super::Worker;
 use crate::store::{GrantLicense, GrantRow, GrantState, Progress};
 
 impl Worker {
+    /// The first round of work after a decision, unless that changed nothing.
+    pub(super) async fn begin(&self, id: &GrantId) {
+        if matches!(self.store.grant(id).await, Ok(Some(row)) if row.state == GrantState::Issuing) {
+            self.work(id).await;
+        }
+    }
+
     /// One round of work on one grant.
     pub(super) async fn work(&self, id: &GrantId) {
         let span = tracing::info_span!("issue", grant.id = %id);

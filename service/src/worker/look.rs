@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use grantsmith_core::port::Class;
 use grantsmith_core::purchase::SessionMode;
-use grantsmith_core::{PurchaseId, Reason, retry};
+use grantsmith_core::{GrantId, PurchaseId, Reason, retry};
 use metrics::counter;
 use tracing::Instrument;
 
 use super::Worker;
 use super::sight::Session;
 use crate::decide::{self, Occasion};
-use crate::store::{Attachment, Dirty, EventState, Object, ObjectKind, PurchaseRecord, Ticket};
+use crate::store::{Attachment, Dirty, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Ticket};
 use crate::stripe::shape;
+
+/// What a look came to, for the metrics, and the grant that there is work on.
+type Decided = (&'static str, Option<GrantId>);
 
 /// Why a look came to no decision.
 pub(super) enum Halt {
@@ -33,22 +36,26 @@ impl From<crate::store::Error> for Halt {
 }
 
 impl Worker {
-    /// Looks at one dirty object, and decides its purchase.
-    pub(super) async fn look(&self, dirty: Dirty) {
+    /// Looks at one dirty object, and decides its purchase. Gives the grant that there is work on now.
+    pub(super) async fn look(&self, dirty: Dirty) -> Option<GrantId> {
         let span = tracing::info_span!("look", object.id = %dirty.object.id);
-        self.look_at(dirty).instrument(span).await;
+        self.look_at(dirty).instrument(span).await
     }
 
-    async fn look_at(&self, dirty: Dirty) {
+    async fn look_at(&self, dirty: Dirty) -> Option<GrantId> {
         let ticket = match self.store.ticket().await {
             Ok(ticket) => ticket,
-            Err(error) => return tracing::warn!(%error, "no ticket for a look"),
+            Err(error) => {
+                tracing::warn!(%error, "no ticket for a look");
+                return None;
+            }
         };
-        let outcome = match self.decide(&dirty.object, ticket).await {
-            Ok(state) => state,
-            Err(halt) => self.halted(&dirty, ticket, halt).await,
+        let (outcome, work) = match self.decide(&dirty.object, ticket).await {
+            Ok(decided) => decided,
+            Err(halt) => (self.halted(&dirty, ticket, halt).await, None),
         };
         counter!("grantsmith_looks_total", "outcome" => outcome).increment(1);
+        work
     }
 
     async fn halted(&self, dirty: &Dirty, ticket: Ticket, halt: Halt) -> &'static str {
@@ -86,7 +93,7 @@ impl Worker {
         }
     }
 
-    async fn decide(&self, object: &Object, ticket: Ticket) -> Result<&'static str, Halt> {
+    async fn decide(&self, object: &Object, ticket: Ticket) -> Result<Decided, Halt> {
         match object.kind {
             ObjectKind::Session => self.decide_session(object, ticket).await,
             ObjectKind::Subscription => {
@@ -101,12 +108,12 @@ impl Worker {
                     Attachment { object: object.clone(), snapshot: None, purchase, ticket, at: self.now() };
                 self.store.attach(attachment).await?;
                 tracing::debug!(object.id = %own.id, "the purchase is looked at instead");
-                Ok("joined")
+                Ok(("joined", None))
             }
         }
     }
 
-    async fn decide_session(&self, object: &Object, ticket: Ticket) -> Result<&'static str, Halt> {
+    async fn decide_session(&self, object: &Object, ticket: Ticket) -> Result<Decided, Halt> {
         let purchase = PurchaseId::parse(object.id.as_str()).map_err(|_| unknown())?;
         let record = self.store.purchase(&purchase).await?;
         let Session { seen, paying_event_at } = self.see_session(&object.id, &record).await?;
@@ -121,7 +128,7 @@ impl Worker {
                 at: self.now(),
             };
             self.store.attach(attachment).await?;
-            return Ok("joined");
+            return Ok(("joined", None));
         }
         let view = decide::View { session: Some(seen), paying_event_at, ..decide::View::default() };
         self.settle(&purchase, &record, view, object, ticket).await
@@ -132,14 +139,14 @@ impl Worker {
         purchase: &PurchaseId,
         object: &Object,
         ticket: Ticket,
-    ) -> Result<&'static str, Halt> {
+    ) -> Result<Decided, Halt> {
         let record = self.store.purchase(purchase).await?;
         let view = self.see_subscription(&object.id, &record).await?;
         self.settle(purchase, &record, view, object, ticket).await
     }
 
     /// An invoice leads to its subscription.
-    async fn decide_invoice(&self, object: &Object, ticket: Ticket) -> Result<&'static str, Halt> {
+    async fn decide_invoice(&self, object: &Object, ticket: Ticket) -> Result<Decided, Halt> {
         let purchase = match (self.store.linked(&object.id).await?, &self.stripe) {
             (Some(purchase), _) => purchase,
             (None, Some(stripe)) => {
@@ -152,7 +159,7 @@ impl Worker {
         let attachment =
             Attachment { object: object.clone(), snapshot: None, purchase, ticket, at: self.now() };
         self.store.attach(attachment).await?;
-        Ok("joined")
+        Ok(("joined", None))
     }
 
     async fn settle(
@@ -162,18 +169,19 @@ impl Worker {
         view: decide::View,
         object: &Object,
         ticket: Ticket,
-    ) -> Result<&'static str, Halt> {
+    ) -> Result<Decided, Halt> {
         let unexplained = if record.terms.is_none() { view.unexplained(&self.offer) } else { Vec::new() };
         let sold_before = !unexplained.is_empty() && self.store.sold(&unexplained).await?;
         let occasion =
             Occasion { looked_at: object.clone(), ticket, cause: None, sold_before, now: self.now() };
         let decision = decide::decide(purchase, record, &view, &self.offer, occasion).ok_or(Halt::Untold)?;
         let reason = decision.reason;
+        let work = (decision.state == GrantState::Issuing).then(|| GrantId::of(purchase));
         if !self.store.decide(decision).await? {
-            return Ok("stale");
+            return Ok(("stale", None));
         }
         tracing::info!(purchase.id = %purchase, %reason, "decided");
-        Ok(reason.as_str())
+        Ok((reason.as_str(), work))
     }
 }
 

@@ -145,7 +145,8 @@ pub(super) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Fai
     let due = rows::first(
         connection,
         "SELECT min(due) AS due FROM (
-             SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL) AS due
+             SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND kind = 'session') AS due
+             UNION ALL SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND kind <> 'session')
              UNION ALL SELECT (SELECT min(due) FROM grants WHERE due IS NOT NULL)
              UNION ALL SELECT (SELECT min(due) FROM deliveries WHERE due IS NOT NULL)
          )",

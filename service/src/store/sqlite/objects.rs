@@ -116,17 +116,25 @@ pub(super) fn clean(
     Ok(())
 }
 
-/// The dirty objects whose time has come.
+/// The dirty objects whose time has come, sessions first: somebody waits at the till.
 pub(super) fn dirty(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Failure> {
-    rows::all(
-        connection,
-        "SELECT id, kind, tries FROM objects WHERE due <= ?1 ORDER BY due, mark LIMIT ?2",
-        params![millis(now), limit],
-        |row| {
-            let id = row.parsed("id", |id| StripeId::parse(id).ok())?;
-            Ok(Dirty { object: Object { kind: row.word("kind")?, id }, tries: row.value("tries")? })
-        },
-    )
+    let mut dirty = due_of(connection, "kind = 'session'", now, limit)?;
+    let left = limit.saturating_sub(u32::try_from(dirty.len()).unwrap_or(limit));
+    if left > 0 {
+        dirty.extend(due_of(connection, "kind <> 'session'", now, left)?);
+    }
+    Ok(dirty)
+}
+
+fn due_of(connection: &Connection, which: &str, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Failure> {
+    // The words of the condition are those of a partial index.
+    let sql = format!(
+        "SELECT id, kind, tries FROM objects WHERE due <= ?1 AND due IS NOT NULL AND {which} ORDER BY due LIMIT ?2"
+    );
+    rows::all(connection, &sql, params![millis(now), limit], |row| {
+        let id = row.parsed("id", |id| StripeId::parse(id).ok())?;
+        Ok(Dirty { object: Object { kind: row.word("kind")?, id }, tries: row.value("tries")? })
+    })
 }
 
 /// Puts off a look that failed, and shows why at the events that wait for it.
