@@ -5,6 +5,7 @@
 //!
 //! - `events`: distinct events, signed beforehand. `load`: sends them, in a closed and in an open loop.
 //! - `server`: the sides, started and killed, and their records counted. `keys`: from a purchase to its key.
+//! - `renewals`: a backlog against AuthForge's limit, with purchases in between.
 //! - `machine`: processor time and memory, and what else was running. `report`: tables and ratios.
 #![expect(
     clippy::print_stdout,
@@ -17,6 +18,7 @@ mod events;
 mod keys;
 mod load;
 mod machine;
+mod renewals;
 mod report;
 mod server;
 
@@ -87,8 +89,10 @@ fn main() -> anyhow::Result<()> {
             "--quick" => lengths = QUICK,
             // From cargo.
             "--bench" => {}
-            part @ ("acknowledge" | "keys" | "footprint") => only = Some(part.to_owned()),
-            other => bail!("'{other}' is unknown; there are --quick, acknowledge, keys and footprint"),
+            part @ ("acknowledge" | "keys" | "renewals" | "footprint") => only = Some(part.to_owned()),
+            other => {
+                bail!("'{other}' is unknown; there are --quick, acknowledge, keys, renewals and footprint")
+            }
         }
     }
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
@@ -108,6 +112,10 @@ fn main() -> anyhow::Result<()> {
     if wanted("keys") {
         bench.parts.authforge = slow_authforge.url();
         bench.keys()?;
+    }
+    if wanted("renewals") {
+        let many = if lengths.rounds == QUICK.rounds { 1_000 } else { 10_000 };
+        renewals::run(&mut bench.parts, &runtime, many)?;
     }
     if wanted("footprint") {
         bench.footprint()?;

@@ -119,6 +119,26 @@ impl Server {
         if slow {
             command.env("LD_PRELOAD", &parts.slow_sync);
         }
+        Self::spawn(command, folder, side)
+    }
+
+    /// Starts Grantsmith with more flags, on an empty record.
+    pub(crate) fn with_flags(parts: &Parts, flags: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir_in(&parts.folder)?;
+        let mut command = grantsmith(parts, folder.path())?;
+        command.args(flags);
+        Self::spawn(command, folder, Side::Grantsmith)
+    }
+
+    /// Kills Grantsmith and starts it on the same record, without those flags.
+    pub(crate) fn restarted(mut self, parts: &Parts) -> anyhow::Result<Self> {
+        self.kill();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir_in(&parts.folder)?);
+        let command = grantsmith(parts, folder.path())?;
+        Self::spawn(command, folder, Side::Grantsmith)
+    }
+
+    fn spawn(mut command: Command, folder: TempDir, side: Side) -> anyhow::Result<Self> {
         let log = folder.path().join("log");
         let child = command
             .current_dir(folder.path())
