@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
+use crate::checkout::{self, Wish};
 use crate::fulfillment::{Fulfillment, Page, PageLicense, RecordError};
 use crate::grpc::convert::timestamp;
 use crate::grpc::tokens::{Role, TokenFile};
@@ -41,6 +42,9 @@ pub trait Backend: Send + Sync {
     /// What one session's success page shows, and whether mail is sent.
     async fn page(&self, session: &str) -> Result<(Page, bool), Error>;
 
+    /// Makes a Checkout session; gives the address of its payment page.
+    async fn checkout(&self, wish: Wish) -> Result<String, checkout::Error>;
+
     /// Whether the server can be asked now.
     async fn ready(&self) -> bool;
 }
@@ -60,6 +64,10 @@ impl Backend for Fulfillment {
         let page =
             Fulfillment::page(self, session).await.map_err(|error| Error::Unavailable(error.to_string()))?;
         Ok((page, self.mail_enabled()))
+    }
+
+    async fn checkout(&self, wish: Wish) -> Result<String, checkout::Error> {
+        self.till().open(&wish).await
     }
 
     async fn ready(&self) -> bool {
@@ -123,6 +131,23 @@ impl Backend for Remote {
         }
     }
 
+    async fn checkout(&self, wish: Wish) -> Result<String, checkout::Error> {
+        let message = pb::CreateCheckoutSessionRequest {
+            plan: wish.plan.unwrap_or_default(),
+            quantity: Some(wish.quantity),
+            email: wish.email.unwrap_or_default(),
+            request_id: wish.request_id.unwrap_or_default(),
+        };
+        let request = self.request(Role::Storefront, message);
+        let mut request = request.map_err(|_| checkout::Error::Unavailable)?;
+        request.set_timeout(checkout::WITHIN + Duration::from_secs(2));
+        let mut client = pb::storefront_service_client::StorefrontServiceClient::new(self.channel.clone());
+        match client.create_checkout_session(request).await {
+            Ok(response) => Ok(response.into_inner().url),
+            Err(status) => Err(no_checkout(&status)),
+        }
+    }
+
     async fn ready(&self) -> bool {
         let mut client = tonic_health::pb::health_client::HealthClient::new(self.channel.clone());
         let mut request = tonic::Request::new(tonic_health::pb::HealthCheckRequest::default());
@@ -148,6 +173,25 @@ fn unavailable(status: &tonic::Status) -> Error {
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     tracing::warn!(code = ?status.code(), reason, message = status.message(), "the server");
     Error::Unavailable(format!("the server answered {:?}", status.code()))
+}
+
+/// What the server said in gRPC's words (`grpc::storefront`).
+fn no_checkout(status: &tonic::Status) -> checkout::Error {
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+    match status.code() {
+        Code::NotFound => checkout::Error::NoCatalog,
+        Code::FailedPrecondition if reason == Reason::NeedsStripeKey.as_upper_snake() => {
+            checkout::Error::EventsOnly
+        }
+        Code::FailedPrecondition => checkout::Error::Refused,
+        Code::InvalidArgument => checkout::Error::Wrong(status.message().to_owned()),
+        Code::AlreadyExists => checkout::Error::KeyReused,
+        Code::ResourceExhausted => checkout::Error::Busy,
+        _ => {
+            unavailable(status);
+            checkout::Error::Unavailable
+        }
+    }
 }
 
 const fn mode(mode: Mode) -> pb::Mode {

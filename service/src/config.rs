@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use grantsmith_core::AppId;
+use http::HeaderValue;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use url::Url;
@@ -167,6 +168,9 @@ pub struct Web {
         value_name = "CIDR"
     )]
     pub trusted_proxies: Vec<IpNet>,
+    /// Sites whose pages may call create-checkout, such as https://shop.example; repeatable
+    #[arg(long, env = "GRANTSMITH_CORS_ORIGIN", value_delimiter = ',', value_name = "ORIGIN", value_parser = origin)]
+    pub cors_origin: Vec<HeaderValue>,
     /// The seller's name on pages and in mails
     #[arg(long, env = "GRANTSMITH_SELLER_NAME", value_name = "NAME")]
     pub seller_name: Option<String>,
@@ -231,6 +235,13 @@ pub struct Back {
     /// Plans by price, lookup key or product, YAML; `grantsmith catalog check FILE` checks one
     #[arg(long, env = "GRANTSMITH_CATALOG", value_name = "FILE", help_heading = "What is sold")]
     pub catalog: Option<PathBuf>,
+    /// Where a buyer goes after a session of create-checkout; {CHECKOUT_SESSION_ID} becomes its id. Without it, the
+    /// success page
+    #[arg(long, env = "GRANTSMITH_SUCCESS_URL", value_name = "URL", value_parser = web_address, help_heading = "What is sold")]
+    pub success_url: Option<String>,
+    /// Where a buyer goes who leaves such a session; without it, the start page
+    #[arg(long, env = "GRANTSMITH_CANCEL_URL", value_name = "URL", value_parser = web_address, help_heading = "What is sold")]
+    pub cancel_url: Option<String>,
 
     /// AuthForge's API; `fake:` runs a fake in this process, in test mode only
     #[arg(
@@ -382,6 +393,19 @@ fn installation(text: &str) -> Result<String, String> {
     } else {
         Err("write 1 to 32 lower-case letters, digits and '-'".to_owned())
     }
+}
+
+/// An address as it was written: braces in it are Stripe's.
+fn web_address(text: &str) -> Result<String, String> {
+    let fits = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if fits { Ok(text.to_owned()) } else { Err("write an address that begins with https://".to_owned()) }
+}
+
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let own = |url: Url| url.origin().ascii_serialization() == text.to_ascii_lowercase();
+    let fits = text.contains("://") && Url::parse(text).is_ok_and(own);
+    let value = HeaderValue::from_str(&text.to_ascii_lowercase()).ok().filter(|_| fits);
+    value.ok_or_else(|| "an origin is scheme, host and perhaps port alone: https://shop.example".to_owned())
 }
 
 fn per_hour(text: &str) -> Result<u32, String> {

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tokio::sync::Notify;
 
+use crate::checkout::Till;
 use crate::decide::Offer;
 use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
@@ -38,6 +39,7 @@ pub struct Fulfillment {
     mail_enabled: bool,
     installation: String,
     offer: Offer,
+    till: Till,
     wake: Arc<Notify>,
     strangers: DefaultDirectRateLimiter,
 }
@@ -60,6 +62,8 @@ pub struct Parts {
     pub installation: String,
     /// What it sells where a purchase does not say.
     pub offer: Offer,
+    /// Where Checkout sessions are made.
+    pub till: Till,
     /// Wakes the worker.
     pub wake: Arc<Notify>,
 }
@@ -114,7 +118,8 @@ pub struct PageLicense {
 impl Fulfillment {
     /// The use cases over their parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, clock, rules, stripe, page_for, mail_enabled, installation, offer, wake } = parts;
+        let Parts { store, clock, rules, stripe, page_for, mail_enabled, installation, offer, till, wake } =
+            parts;
         let strangers = RateLimiter::direct(Quota::per_second(STRANGERS));
         Arc::new(Self {
             store,
@@ -125,6 +130,7 @@ impl Fulfillment {
             mail_enabled,
             installation,
             offer,
+            till,
             wake,
             strangers,
         })
@@ -133,6 +139,11 @@ impl Fulfillment {
     /// The record, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Where Checkout sessions are made.
+    pub fn till(&self) -> &Till {
+        &self.till
     }
 
     /// Whether mail is sent.

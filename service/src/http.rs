@@ -1,6 +1,7 @@
 //! What Stripe, buyers and operators talk to over HTTP.
 
 pub mod admin;
+mod checkout;
 mod client_ip;
 mod limit;
 mod pages;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::http::HeaderValue;
 use axum::routing::{get, post};
 use grantsmith_core::port::Clock;
 use ipnet::IpNet;
@@ -42,6 +44,8 @@ pub struct Web {
     pub support: Option<String>,
     /// Whose X-Forwarded-For counts.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Sites whose pages may buy.
+    pub cors_origins: Arc<[HeaderValue]>,
     /// Rate limits of the pages.
     pub limits: Arc<limit::Limits>,
 }
@@ -61,6 +65,7 @@ pub fn limits() -> Arc<limit::Limits> {
 pub fn router(web: Web) -> Router {
     Router::new()
         .route("/webhooks/stripe", post(webhook::receive))
+        .route("/api/create-checkout", checkout::route(&web.cors_origins))
         .route("/success", get(pages::success))
         .route("/", get(pages::home))
         .fallback(pages::nothing)

@@ -13,6 +13,7 @@
 pub mod app;
 pub mod backend;
 pub mod catalog;
+pub mod checkout;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -2553,6 +2553,29 @@ pub mod license_grant_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Asks for a Checkout session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateCheckoutSessionRequest {
+    /// The plan's name in the catalog. Empty is the default plan.
+    #[prost(string, tag = "1")]
+    pub plan: ::prost::alloc::string::String,
+    /// How many, 1 to 100. Absent is 1.
+    #[prost(int64, optional, tag = "2")]
+    pub quantity: ::core::option::Option<i64>,
+    /// The buyer's address, to be filled in. Empty lets Stripe ask.
+    #[prost(string, tag = "3")]
+    pub email: ::prost::alloc::string::String,
+    /// The caller's id for the request: the same again within a day makes no second session. Up to 200 printable characters.
+    #[prost(string, tag = "4")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// A Checkout session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateCheckoutSessionResponse {
+    /// The address of the payment page.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+}
 /// Asks for a success page.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPurchasePageRequest {
@@ -2661,7 +2684,7 @@ pub mod storefront_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What the buyer's pages may ask: one exact purchase, and nothing else.
+    /// What the buyer's pages may ask: one exact purchase, a payment page, and nothing else.
     #[derive(Debug, Clone)]
     pub struct StorefrontServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2731,6 +2754,40 @@ pub mod storefront_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Makes a Checkout session at Stripe that sells a plan of the catalog. Role: storefront.
+        ///
+        /// INVALID_ARGUMENT for a plan that is not sold, a quantity or an address that cannot be. NOT_FOUND without a catalog,
+        /// FAILED_PRECONDITION without a Stripe API key or when Stripe does not take the plan, ALREADY_EXISTS for a request_id that
+        /// came with another request, RESOURCE_EXHAUSTED when too many buy at once.
+        pub async fn create_checkout_session(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateCheckoutSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateCheckoutSessionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.StorefrontService/CreateCheckoutSession",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.StorefrontService",
+                        "CreateCheckoutSession",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Tells what the success page of one Checkout session shows. Role: storefront.
         ///
         /// With a Stripe API key a session that is not known yet is fetched and recorded, so the page works before the webhook.
@@ -2780,6 +2837,18 @@ pub mod storefront_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with StorefrontServiceServer.
     #[async_trait]
     pub trait StorefrontService: std::marker::Send + std::marker::Sync + 'static {
+        /// Makes a Checkout session at Stripe that sells a plan of the catalog. Role: storefront.
+        ///
+        /// INVALID_ARGUMENT for a plan that is not sold, a quantity or an address that cannot be. NOT_FOUND without a catalog,
+        /// FAILED_PRECONDITION without a Stripe API key or when Stripe does not take the plan, ALREADY_EXISTS for a request_id that
+        /// came with another request, RESOURCE_EXHAUSTED when too many buy at once.
+        async fn create_checkout_session(
+            &self,
+            request: tonic::Request<super::CreateCheckoutSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateCheckoutSessionResponse>,
+            tonic::Status,
+        >;
         /// Tells what the success page of one Checkout session shows. Role: storefront.
         ///
         /// With a Stripe API key a session that is not known yet is fetched and recorded, so the page works before the webhook.
@@ -2792,7 +2861,7 @@ pub mod storefront_service_server {
             tonic::Status,
         >;
     }
-    /// What the buyer's pages may ask: one exact purchase, and nothing else.
+    /// What the buyer's pages may ask: one exact purchase, a payment page, and nothing else.
     #[derive(Debug)]
     pub struct StorefrontServiceServer<T> {
         inner: Arc<T>,
@@ -2869,6 +2938,55 @@ pub mod storefront_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/grantsmith.fulfillment.v1.StorefrontService/CreateCheckoutSession" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateCheckoutSessionSvc<T: StorefrontService>(pub Arc<T>);
+                    impl<
+                        T: StorefrontService,
+                    > tonic::server::UnaryService<super::CreateCheckoutSessionRequest>
+                    for CreateCheckoutSessionSvc<T> {
+                        type Response = super::CreateCheckoutSessionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateCheckoutSessionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StorefrontService>::create_checkout_session(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateCheckoutSessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/grantsmith.fulfillment.v1.StorefrontService/GetPurchasePage" => {
                     #[allow(non_camel_case_types)]
                     struct GetPurchasePageSvc<T: StorefrontService>(pub Arc<T>);

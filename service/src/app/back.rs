@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::{Tasks, announce};
 use crate::catalog::Catalog;
+use crate::checkout::{self, Till};
 use crate::clock::SystemClock;
 use crate::config::{Back, RunMode, Wrong};
 use crate::decide::Offer;
@@ -131,6 +132,13 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     say_what_is_off(&settings);
     let wake = Arc::new(Notify::new());
     let offer = Offer { default_app: settings.authforge_app.clone(), catalog };
+    let till = Till::new(checkout::Settings {
+        catalog: offer.catalog.clone(),
+        stripe: stripe.clone(),
+        success_url: success_url(&settings, &shop),
+        cancel_url: settings.cancel_url.clone().unwrap_or_else(|| shop.public_url.to_string()),
+        clock: clock.clone(),
+    });
     let fulfillment = Fulfillment::new(fulfillment::Parts {
         store: store.clone(),
         clock: clock.clone(),
@@ -140,6 +148,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         mail_enabled: mailer.is_some(),
         installation: settings.installation.clone(),
         offer: offer.clone(),
+        till,
         wake: wake.clone(),
     });
     let log = store.clone();
@@ -175,6 +184,12 @@ async fn fulfil_since(
 ) -> Result<Option<Timestamp>, store::Error> {
     let first = store.first_start(clock.now().wall).await?;
     Ok(if settings.create_missing { None } else { settings.fulfil_since.or(Some(first)) })
+}
+
+/// Stripe fills in the braces, which must reach it as they are.
+fn success_url(settings: &Back, shop: &Shop) -> String {
+    let own = || format!("{}success?session_id={{CHECKOUT_SESSION_ID}}", shop.public_url);
+    settings.success_url.clone().unwrap_or_else(own)
 }
 
 fn new_attempt() -> AttemptId {

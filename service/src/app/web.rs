@@ -52,6 +52,7 @@ pub(super) fn web(
         seller: settings.seller_name,
         support: settings.support,
         trusted_proxies: settings.trusted_proxies.into(),
+        cors_origins: settings.cors_origin.into(),
         limits: http::limits(),
     })
 }

@@ -1,16 +1,31 @@
 //! `StorefrontService`: what the buyer's pages may ask.
 
+use grantsmith_core::Reason;
 use grantsmith_core::license::Slots;
 use grantsmith_proto::v1 as pb;
 use pb::get_purchase_page_response::Status as Stand;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::tokens::Role;
 use super::{Services, convert, status};
+use crate::checkout::{self, Wish};
 use crate::fulfillment::{Page, PageLicense};
 
 #[tonic::async_trait]
 impl pb::storefront_service_server::StorefrontService for Services {
+    async fn create_checkout_session(
+        &self,
+        request: Request<pb::CreateCheckoutSessionRequest>,
+    ) -> Result<Response<pb::CreateCheckoutSessionResponse>, Status> {
+        self.allow(&request, Role::Storefront)?;
+        let said = |text: String| Some(text).filter(|text| !text.is_empty());
+        let pb::CreateCheckoutSessionRequest { plan, quantity, email, request_id } = request.into_inner();
+        let (plan, email, request_id) = (said(plan), said(email), said(request_id));
+        let wish = Wish { plan, quantity: quantity.unwrap_or(1), email, request_id };
+        let url = self.fulfillment.till().open(&wish).await.map_err(|error| no_checkout(&error))?;
+        Ok(Response::new(pb::CreateCheckoutSessionResponse { url }))
+    }
+
     async fn get_purchase_page(
         &self,
         request: Request<pb::GetPurchasePageRequest>,
@@ -33,6 +48,21 @@ impl pb::storefront_service_server::StorefrontService for Services {
         };
         response.mail_enabled = self.fulfillment.mail_enabled();
         Ok(Response::new(response))
+    }
+}
+
+fn no_checkout(error: &checkout::Error) -> Status {
+    let text = error.to_string();
+    match error {
+        checkout::Error::NoCatalog => status::plain(Code::NotFound, "NO_CATALOG", text),
+        checkout::Error::EventsOnly => {
+            status::because(Code::FailedPrecondition, Reason::NeedsStripeKey, text)
+        }
+        checkout::Error::Wrong(_) => status::plain(Code::InvalidArgument, "BAD_ORDER", text),
+        checkout::Error::KeyReused => status::plain(Code::AlreadyExists, "REQUEST_ID_REUSED", text),
+        checkout::Error::Busy => status::because(Code::ResourceExhausted, Reason::RateLimited, text),
+        checkout::Error::Refused => status::because(Code::FailedPrecondition, Reason::Rejected, text),
+        checkout::Error::Unavailable => status::because(Code::Unavailable, Reason::StripeUnavailable, text),
     }
 }
 

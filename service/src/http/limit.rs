@@ -1,5 +1,5 @@
 //! How often pages may be asked for: per session id, so that nobody polls a key away, and per client, so that nobody tries
-//! ids.
+//! ids. And how often a client may ask for payment pages.
 //!
 //! "At most 60 a minute" is meant as it stands, for any minute whatever. A bucket that refills lets twice as many through
 //! while it empties, so each visit is remembered for a minute instead.
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 const PER_SESSION: usize = 60;
 const PER_CLIENT: usize = 600;
+/// Each is a session at Stripe.
+const CHECKOUTS_PER_CLIENT: usize = 30;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The limits' memory.
@@ -22,6 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Limits {
     sessions: Window<[u8; 8]>,
     clients: Window<IpAddr>,
+    checkouts: Window<IpAddr>,
 }
 
 /// The visits of the last minute, oldest first.
@@ -67,7 +70,11 @@ impl<K: Eq + Hash> Window<K> {
 
 impl Limits {
     pub(super) fn new() -> Self {
-        Self { sessions: Window::new(PER_SESSION), clients: Window::new(PER_CLIENT) }
+        Self {
+            sessions: Window::new(PER_SESSION),
+            clients: Window::new(PER_CLIENT),
+            checkouts: Window::new(CHECKOUTS_PER_CLIENT),
+        }
     }
 
     /// Counts one visit; the time to wait if it is one too many.
@@ -81,6 +88,11 @@ impl Limits {
         self.sessions.visit(hash.first_chunk().copied().unwrap_or_default(), now)
     }
 
+    /// Counts one call of `create-checkout`; the time to wait if it is one too many.
+    pub(super) fn checkout(&self, client: IpAddr) -> Result<(), Duration> {
+        self.checkouts.visit(client, Instant::now())
+    }
+
     /// Forgets who has not come lately, so that memory stays bounded.
     pub fn tidy(&self) {
         self.tidy_at(Instant::now());
@@ -89,6 +101,7 @@ impl Limits {
     fn tidy_at(&self, now: Instant) {
         self.sessions.tidy(now);
         self.clients.tidy(now);
+        self.checkouts.tidy(now);
     }
 }
 

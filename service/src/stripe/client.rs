@@ -1,5 +1,6 @@
-//! Fetches objects from Stripe as they stand now (Stripe, API).
+//! Fetches objects from Stripe as they stand now, and makes Checkout sessions (Stripe, API).
 
+mod checkout;
 mod error;
 mod retry;
 
@@ -83,7 +84,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A reader of Stripe's API. Clones share one rate limit.
+/// A client of Stripe's API. Clones share one rate limit.
 #[derive(Clone, Debug)]
 pub struct Client {
     settings: Settings,
@@ -194,12 +195,28 @@ impl Client {
         }
     }
 
-    /// Repeats what Stripe's libraries repeat, twice at most: the queue behind us repeats too, and with longer pauses.
     async fn get(&self, path: &str, query: Query<'_>) -> Result<Value, Error> {
+        let http = &self.settings.http;
+        self.ask(|| http.get(format!("{}{path}", self.settings.base_url)).query(query)).await
+    }
+
+    /// A repeated key changes nothing at Stripe, so this is repeated like a reading.
+    async fn post(
+        &self,
+        path: &str,
+        form: &[(String, String)],
+        idempotency_key: &str,
+    ) -> Result<Value, Error> {
+        let (http, url) = (&self.settings.http, format!("{}{path}", self.settings.base_url));
+        self.ask(|| http.post(&url).form(form).header("idempotency-key", idempotency_key)).await
+    }
+
+    /// Repeats what Stripe's libraries repeat, twice at most: the queue behind us repeats too, and with longer pauses.
+    async fn ask(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value, Error> {
         let mut attempt = 0;
         loop {
             self.limiter.until_ready().await;
-            match self.get_once(path, query).await {
+            match self.ask_once(request()).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if failure.repeat && attempt < retry::REPEATS => {
                     let pause = retry::pause(attempt, self.settings.backoff, rand::random());
@@ -212,12 +229,8 @@ impl Client {
         }
     }
 
-    async fn get_once(&self, path: &str, query: Query<'_>) -> Result<Value, Failure> {
-        let response = self
-            .settings
-            .http
-            .get(format!("{}{path}", self.settings.base_url))
-            .query(query)
+    async fn ask_once(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+        let response = request
             .header(AUTHORIZATION, self.bearer()?)
             .header(ACCEPT, "application/json")
             .header("stripe-version", STRIPE_VERSION)

@@ -19,9 +19,7 @@ pub enum Error {
         answer: Answer,
     },
     /// Stripe does not accept the key, or the key lacks a permission.
-    #[error(
-        "Stripe does not accept the API key ({answer}); check the key and that it may read Checkout and payments"
-    )]
+    #[error("Stripe does not accept the API key ({answer}); check the key and its permissions")]
     Unauthorized {
         /// What came back.
         answer: Answer,
@@ -75,6 +73,18 @@ impl Error {
         }
     }
 
+    /// Whether the idempotency key belongs to another request, or to one that is still under way.
+    pub fn is_key_reused(&self) -> bool {
+        match self {
+            Self::Rejected { answer } | Self::Unavailable { answer } => answer.idempotency,
+            Self::Gone { .. }
+            | Self::Unauthorized { .. }
+            | Self::RateLimited { .. }
+            | Self::Lost { .. }
+            | Self::Odd { .. } => false,
+        }
+    }
+
     /// The reason to wait or park under.
     pub fn reason(&self) -> Reason {
         match self {
@@ -98,6 +108,8 @@ pub struct Answer {
     pub code: Option<String>,
     /// `Request-Id`, by which Stripe's support finds the request.
     pub request_id: Option<String>,
+    /// Stripe's `idempotency_error`.
+    idempotency: bool,
     should_retry: Option<bool>,
     retry_after: Option<Duration>,
 }
@@ -108,6 +120,7 @@ impl Answer {
         Self {
             status: response.status(),
             code: None,
+            idempotency: false,
             request_id: header("request-id").and_then(word),
             should_retry: header("stripe-should-retry").and_then(|text| text.parse().ok()),
             retry_after: header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs),
@@ -158,6 +171,7 @@ impl Failure {
         const PAUSE: Duration = Duration::from_secs(1);
         /// A longer one would hold up purchases on the word of whoever stands between.
         const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+        answer.idempotency = body.is_some_and(|body| body["error"]["type"] == "idempotency_error");
         answer.code = body.and_then(|body| body["error"]["code"].as_str()).and_then(word);
         let repeat = retry::repeats(answer.status.as_u16(), answer.should_retry);
         let throttled = answer.code.as_deref() == Some("rate_limit");
