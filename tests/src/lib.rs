@@ -9,6 +9,7 @@ pub mod outside;
 pub mod program;
 pub mod raw;
 pub mod stack;
+pub mod stripe_mock;
 pub mod wait;
 
 pub use browser::Browser;
@@ -16,6 +17,7 @@ pub use outside::Outside;
 pub use program::Program;
 pub use raw::Raw;
 pub use stack::{Shape, Stack};
+pub use stripe_mock::StripeMock;
 pub use wait::until;
 
 /// The app that test purchases are for.

@@ -47,6 +47,7 @@ pub struct Plan {
     flags: Vec<String>,
     web_flags: Vec<String>,
     catalog: Option<String>,
+    stripe_url: Option<String>,
     switches: Switches,
 }
 
@@ -83,6 +84,13 @@ impl Plan {
     #[must_use]
     pub fn catalog(mut self, yaml: &str) -> Self {
         self.catalog = Some(yaml.to_owned());
+        self
+    }
+
+    /// With another Stripe than the fake.
+    #[must_use]
+    pub fn stripe(mut self, url: String) -> Self {
+        self.stripe_url = Some(url);
         self
     }
 
@@ -177,6 +185,7 @@ impl Stack {
             flags: Vec::new(),
             web_flags: Vec::new(),
             catalog: None,
+            stripe_url: None,
             switches: Switches::default(),
         }
     }
@@ -191,7 +200,7 @@ impl Stack {
             flag("--database-url", "sqlite://grantsmith.db".to_owned());
             flag("--authforge-url", self.authforge.url());
             flag("--authforge-api-key-file", "authforge-key".to_owned());
-            flag("--stripe-url", self.stripe.url());
+            flag("--stripe-url", self.plan.stripe_url.clone().unwrap_or_else(|| self.stripe.url()));
             flag("--grpc-listen", fixed(self.grpc));
             if let Some(mail) = &self.mail {
                 flag("--smtp-url", mail.url());
@@ -211,7 +220,7 @@ impl Stack {
             }
             _ => flag("--admin-listen", fixed(self.admin)),
         }
-        if command == "server" && self.mail.is_some() {
+        if command == "server" {
             flag("--public-url", format!("http://{}", fixed(self.http)));
         }
         if command != "webhook" {

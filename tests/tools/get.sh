@@ -121,11 +121,13 @@ on_path() {
 case ${1:-} in
     # A real SMTP server that the tests read back. Its web pages are not in the module; its API is.
     mailpit) go_tool mailpit github.com/axllent/mailpit@v1.27.11; echo "$built/mailpit" ;;
+    # Stripe's own check of what is sent to it: refuses parameters that its API does not know.
+    stripe-mock) go_tool stripe-mock github.com/stripe/stripe-mock@v0.203.0; echo "$built/stripe-mock" ;;
     grpcurl) go_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4; echo "$built/grpcurl" ;;
     buf) build buf "$(hash_of <"$here/buf/package-lock.json")" npm_ci "$here/buf"; echo "$built/node_modules/.bin/buf" ;;
     cargo-deny) build cargo-deny 0.20.2 cargo_install cargo-deny 0.20.2; echo "$built/bin/cargo-deny" ;;
     rivals) rivals; echo "$built" ;;
     chromium) on_path chromium chromium-browser google-chrome google-chrome-stable ;;
     chromedriver) on_path chromedriver ;;
-    *) fail "usage: get.sh mailpit|grpcurl|buf|cargo-deny|rivals|chromium|chromedriver" ;;
+    *) fail "usage: get.sh mailpit|stripe-mock|grpcurl|buf|cargo-deny|rivals|chromium|chromedriver" ;;
 esac

@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 tests/tools/prerequisites.sh test
 GRANTSMITH_MAILPIT=$(tests/tools/get.sh mailpit)
-export GRANTSMITH_MAILPIT
+GRANTSMITH_STRIPE_MOCK=$(tests/tools/get.sh stripe-mock)
+export GRANTSMITH_MAILPIT GRANTSMITH_STRIPE_MOCK
 GRANTSMITH_RIVALS=$(tests/tools/get.sh rivals)
 export GRANTSMITH_RIVALS
 

@@ -11,6 +11,7 @@ mod purchase;
 mod send;
 mod server;
 mod subscription;
+mod till;
 mod world;
 
 pub use event::{Event, Rendering};

@@ -66,6 +66,7 @@ fn inline(mut all: Vec<Value>, url: &str) -> Value {
 pub(super) fn session(record: &Record, expand: Expand) -> Value {
     let paid_or_not = |says_paid| if says_paid { "paid" } else { "unpaid" };
     let (status, payment_status) = match record.stage {
+        Stage::Open => ("open", "unpaid"),
         Stage::Expired => ("expired", "unpaid"),
         Stage::Pending | Stage::Failed => ("complete", "unpaid"),
         Stage::Authorized { says_paid } | Stage::Canceled { says_paid } => {
@@ -84,6 +85,10 @@ pub(super) fn session(record: &Record, expand: Expand) -> Value {
     session["status"] = json!(status);
     session["payment_status"] = json!(payment_status);
     session["metadata"] = json!(record.purchase.metadata);
+    if record.stage == Stage::Open {
+        session["url"] = json!(format!("https://checkout.stripe.com/c/pay/{}", record.session));
+        session["customer_email"] = json!(record.purchase.email);
+    }
     if record.has_intent() {
         session["payment_intent"] = if expand.intent { intent(record, expand) } else { json!(record.intent) };
     }
@@ -164,7 +169,7 @@ pub(super) fn intent(record: &Record, expand: Expand) -> Value {
         Stage::Pending => ("processing", 0),
         Stage::Authorized { .. } => ("requires_capture", 0),
         Stage::Canceled { .. } => ("canceled", 0),
-        Stage::Failed | Stage::Free | Stage::Expired => ("requires_payment_method", 0),
+        Stage::Failed | Stage::Free | Stage::Open | Stage::Expired => ("requires_payment_method", 0),
     };
     json!({
         "id": record.intent, "object": "payment_intent", "amount": amount(record), "amount_received": received,
@@ -186,7 +191,7 @@ pub(super) fn charge(record: &Record) -> Value {
         Stage::Paid => ("succeeded", true),
         Stage::Authorized { .. } | Stage::Canceled { .. } => ("succeeded", false),
         Stage::Pending => ("pending", false),
-        Stage::Failed | Stage::Free | Stage::Expired => ("failed", false),
+        Stage::Failed | Stage::Free | Stage::Open | Stage::Expired => ("failed", false),
     };
     json!({
         "id": record.charge, "object": "charge", "amount": amount(record),
@@ -228,7 +233,8 @@ fn line_item(record: &Record, index: usize, line: &Line) -> Value {
     })
 }
 
-fn price(line: &Line, recurs: bool, livemode: bool) -> Value {
+/// A price at the pinned version.
+pub(super) fn price(line: &Line, recurs: bool, livemode: bool) -> Value {
     let transform = line.transform.map(|transform| {
         json!({"divide_by": transform.divide_by, "round": if transform.round_up { "up" } else { "down" }})
     });
@@ -243,6 +249,6 @@ fn price(line: &Line, recurs: bool, livemode: bool) -> Value {
     })
 }
 
-fn product(line: &Line) -> &str {
+pub(super) fn product(line: &Line) -> &str {
     line.product.as_deref().unwrap_or("prod_FakeFakeFakeFa")
 }

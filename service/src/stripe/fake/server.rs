@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Query, RawForm, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use grantsmith_core::port::Clock;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -20,7 +21,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::object::{self, Expand, billing};
+use super::till::{self, Form, Refused};
 use super::world::World;
+use crate::clock::SystemClock;
 
 /// What can be asked of the fake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +46,12 @@ pub enum Route {
     Invoices,
     /// `GET /v1/customers/{id}`
     Customer,
+    /// `POST /v1/checkout/sessions`
+    CreateSession,
+    /// `GET /v1/prices?lookup_keys[]=`
+    Prices,
+    /// `GET /v1/products/{id}`
+    Product,
 }
 
 /// What goes wrong with a request.
@@ -91,6 +100,15 @@ struct Control {
     counts: BTreeMap<Route, u64>,
     refused: u64,
     versions: Vec<String>,
+    made: Vec<Made>,
+}
+
+/// A request to make a session, and its answer: the same again gets the same.
+#[derive(Debug, Clone)]
+struct Made {
+    key: String,
+    form: Form,
+    session: Value,
 }
 
 impl Server {
@@ -133,6 +151,11 @@ impl Server {
         self.shared.control(|control| control.refused)
     }
 
+    /// The parameters of the sessions that were made through the API, in their order.
+    pub fn sessions_made(&self) -> Vec<Vec<(String, String)>> {
+        self.shared.control(|control| control.made.iter().map(|made| made.form.clone()).collect())
+    }
+
     /// Which API versions were asked for, each once.
     pub fn versions(&self) -> Vec<String> {
         self.shared.control(|control| control.versions.clone())
@@ -172,6 +195,27 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Makes a session, once for each idempotency key.
+    fn make_session(&self, headers: &HeaderMap, form: Form) -> Result<Value, Box<Response>> {
+        let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let before = self
+            .control(|control| control.made.iter().find(|made| !key.is_empty() && made.key == key).cloned());
+        match before {
+            Some(made) if made.form == form => return Ok(made.session),
+            Some(_) => return Err(Box::new(refused("idempotency_error", None, None))),
+            None => {}
+        }
+        let purchase = till::read(&form, &self.world).map_err(|Refused { code, param }| {
+            Box::new(refused("invalid_request_error", code, Some(&param)))
+        })?;
+        let session = self.world.offer(purchase, SystemClock.now().wall);
+        let made = Made { key: key.to_owned(), form, session: session.clone() };
+        self.control(|control| control.made.push(made));
+        Ok(session)
+    }
+}
+
 fn version(headers: &HeaderMap) -> Option<&str> {
     headers.get("stripe-version")?.to_str().ok()
 }
@@ -182,7 +226,9 @@ fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/checkout/sessions/{id}", get(session))
         .route("/v1/checkout/sessions/{id}/line_items", get(line_items))
-        .route("/v1/checkout/sessions", get(sessions))
+        .route("/v1/checkout/sessions", get(sessions).post(create_session))
+        .route("/v1/prices", get(prices))
+        .route("/v1/products/{id}", get(product))
         .route("/v1/charges/{id}", get(charge))
         .route("/v1/subscriptions/{id}", get(subscription))
         .route("/v1/subscription_items", get(subscription_items))
@@ -276,6 +322,21 @@ async fn customer(State(shared): State<Arc<Shared>>, Path(id): Path<String>, req
     answer(&shared, Route::Customer, request.headers(), || shared.world.customer(&id)).await
 }
 
+async fn prices(State(shared): State<Arc<Shared>>, Query(query): Query<Pairs>, request: Request) -> Response {
+    let page = || page(&shared.world.prices(value(&query, "lookup_keys[]")), &query, "/v1/prices");
+    answer(&shared, Route::Prices, request.headers(), page).await
+}
+
+async fn product(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+    answer(&shared, Route::Product, request.headers(), || shared.world.product(&id)).await
+}
+
+async fn create_session(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: RawForm) -> Response {
+    let form: Form = url::form_urlencoded::parse(&form.0).into_owned().collect();
+    let session = || shared.make_session(&headers, form);
+    answer_with(&shared, Route::CreateSession, &headers, session).await
+}
+
 fn expansions(query: &Pairs) -> impl Iterator<Item = &str> {
     query.iter().filter(|(key, _)| key.starts_with("expand[")).map(|(_, path)| path.as_str())
 }
@@ -296,12 +357,23 @@ fn page(all: &[Value], query: &Pairs, url: &str) -> Option<Value> {
     Some(json!({"object": "list", "data": shown, "has_more": rest.len() > shown.len(), "url": url}))
 }
 
-/// Answers as the script wants it. The object is looked up late, so that a slow answer is as fresh as any.
+/// Answers with an object, if there is one.
 async fn answer(
     shared: &Shared,
     route: Route,
     headers: &HeaderMap,
     object: impl FnOnce() -> Option<Value>,
+) -> Response {
+    let missing = || Box::new(error(404, Some("resource_missing"), &[]));
+    answer_with(shared, route, headers, || object().ok_or_else(missing)).await
+}
+
+/// Answers as the script wants it. The object is looked up late, so that a slow answer is as fresh as any.
+async fn answer_with(
+    shared: &Shared,
+    route: Route,
+    headers: &HeaderMap,
+    object: impl FnOnce() -> Result<Value, Box<Response>>,
 ) -> Response {
     let fault = match shared.admit(route, headers) {
         Ok(fault) => fault,
@@ -327,7 +399,10 @@ async fn answer(
                 .into_response();
         }
     }
-    let Some(mut object) = object() else { return error(404, Some("resource_missing"), &[]) };
+    let mut object = match object() {
+        Ok(object) => object,
+        Err(refused) => return *refused,
+    };
     if version(headers).is_none() {
         // Without the header Stripe answers at the account's default, and accounts are old.
         object::age(&mut object);
@@ -341,6 +416,13 @@ fn code(status: u16) -> Option<&'static str> {
         409 => Some("lock_timeout"),
         _ => None,
     }
+}
+
+/// Stripe's answer to a request that is wrong in itself.
+fn refused(kind: &str, code: Option<&str>, param: Option<&str>) -> Response {
+    let message = "from the fake, with buyer@example.com in it";
+    let body = json!({"error": {"type": kind, "code": code, "message": message, "param": param}});
+    json_response(StatusCode::BAD_REQUEST, &body)
 }
 
 fn error(status: u16, code: Option<&str>, headers: &[(&'static str, &'static str)]) -> Response {

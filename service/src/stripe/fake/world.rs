@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod checkout;
 mod subscriptions;
 
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use crate::stripe::Mode;
 /// Where a purchase stands in truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    Open,
     Expired,
     Pending,
     Authorized { says_paid: bool },
@@ -44,11 +46,12 @@ pub(super) struct Record {
 impl Record {
     /// Whether a PaymentIntent stands behind it: not in subscriptions and set-ups, nor where nothing is due.
     pub(super) fn has_intent(&self) -> bool {
-        self.purchase.kind == Kind::Payment && !matches!(self.stage, Stage::Free | Stage::Expired)
+        self.purchase.kind == Kind::Payment
+            && !matches!(self.stage, Stage::Free | Stage::Open | Stage::Expired)
     }
 
     pub(super) fn has_subscription(&self) -> bool {
-        self.purchase.kind == Kind::Subscription && self.stage != Stage::Expired
+        self.purchase.kind == Kind::Subscription && !matches!(self.stage, Stage::Open | Stage::Expired)
     }
 }
 
@@ -101,19 +104,29 @@ pub struct World {
 struct State {
     serial: u64,
     records: Vec<Record>,
+    stock: Vec<Stocked>,
     books: Books,
 }
+
+pub(super) use checkout::Stocked;
 
 impl World {
     /// A world without purchases. Worlds of different seeds share no id.
     pub fn new(mode: Mode, seed: u64) -> Self {
-        let state = State { serial: 0, records: Vec::new(), books: Books::new(mode.livemode()) };
+        let state =
+            State { serial: 0, records: Vec::new(), stock: Vec::new(), books: Books::new(mode.livemode()) };
         Self { mode, seed, state: Mutex::new(state) }
     }
 
     /// Somebody goes through Checkout. A subscription is paid at once, or free as in a trial, whatever else was asked for. What
     /// follows is for [`Self::turn_subscription`].
     pub fn buy(&self, purchase: Purchase, at: Timestamp) -> Bought {
+        let (stage, types) = Self::outcome(&purchase);
+        self.add(purchase, stage, types, at)
+    }
+
+    /// Where a buyer's going through Checkout leads, and what is told of it.
+    fn outcome(purchase: &Purchase) -> (Stage, &'static [&'static str]) {
         let stage = match (purchase.kind, purchase.payment) {
             (Kind::Setup, _) | (_, PaymentPlan::Free) => Stage::Free,
             (Kind::Subscription, _) if purchase.is_free() => Stage::Free,
@@ -121,7 +134,7 @@ impl World {
             (_, PaymentPlan::Delayed) => Stage::Pending,
             (_, PaymentPlan::ManualCapture { says_paid }) => Stage::Authorized { says_paid },
         };
-        let types: &[&str] = match (purchase.kind, stage) {
+        let types: &[&'static str] = match (purchase.kind, stage) {
             (Kind::Subscription, _) => {
                 &["customer.subscription.created", "invoice.paid", "checkout.session.completed"]
             }
@@ -138,7 +151,7 @@ impl World {
             ],
             _ => &["checkout.session.completed"],
         };
-        self.add(purchase, stage, types, at)
+        (stage, types)
     }
 
     /// Somebody opens a session and never finishes.
@@ -148,32 +161,55 @@ impl World {
 
     fn add(&self, purchase: Purchase, stage: Stage, types: &[&'static str], at: Timestamp) -> Bought {
         let mut world = self.state();
+        let mut record = self.begin(&mut world, purchase, at);
+        let bought = self.finish(&mut world, &mut record, stage, types, at);
+        world.records.push(record);
+        bought
+    }
+
+    /// A session that nobody has gone through yet.
+    fn begin(&self, world: &mut State, purchase: Purchase, at: Timestamp) -> Record {
         world.serial += 1;
         let serial = world.serial;
-        let ids = self.ids(serial);
+        let Ids { subscription, invoice, customer } = self.ids(serial);
         let id = |prefix: &str, length| id_of(prefix, length, self.seed, serial, "object");
-        let session = id(&format!("cs_{}_a1", self.mode), 56);
-        let record = Record {
-            session: session.clone(),
+        Record {
+            session: id(&format!("cs_{}_a1", self.mode), 56),
             intent: id("pi_3", 23),
             charge: id("ch_3", 23),
-            subscription: ids.subscription.clone(),
-            invoice: ids.invoice.clone(),
-            customer: ids.customer.clone(),
+            subscription,
+            invoice,
+            customer,
             purchase,
-            stage,
+            stage: Stage::Open,
             begun_at: at,
             mode: self.mode,
-        };
+        }
+    }
+
+    /// Its buyer goes through it, or leaves it.
+    fn finish(
+        &self,
+        world: &mut State,
+        record: &mut Record,
+        stage: Stage,
+        types: &[&'static str],
+        at: Timestamp,
+    ) -> Bought {
+        record.stage = stage;
         if record.has_subscription() {
             let start = record.purchase.trial_days.map_or(Start::Active, |days| Start::Trialing { days });
-            world.books.open(ids, Some(&session), &record.purchase, start, at.as_second());
+            let ids = Ids {
+                subscription: record.subscription.clone(),
+                invoice: record.invoice.clone(),
+                customer: record.customer.clone(),
+            };
+            world.books.open(ids, Some(&record.session), &record.purchase, start, at.as_second());
         }
-        let changes = types.iter().map(|event_type| world.change(&record, event_type, None)).collect();
-        let events = self.tell(&mut world, changes, at);
+        let changes = types.iter().map(|event_type| world.change(record, event_type, None)).collect();
+        let events = self.tell(world, changes, at);
         let subscription = record.has_subscription().then(|| record.subscription.clone());
-        world.records.push(record);
-        Bought { session, subscription, events }
+        Bought { session: record.session.clone(), subscription, events }
     }
 
     /// The ids of what begins with this serial number.
