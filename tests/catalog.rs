@@ -162,6 +162,16 @@ async fn money_for_a_price_that_lost_its_terms_waits_for_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_stripe_key_prices_that_no_event_tells_are_not_guessed() {
+    let plan = Stack::plan(Shape::Standalone).without_mail().catalog(&pro("duration: 30d")).events_only();
+    let stack = plan.start().await;
+    let untold = stack.buy(Purchase::of("price_pro")).await;
+    stack.until_grant(&untold.session, "PARKED", "NeedsStripeKey").await;
+    let told = stack.buy(order()).await;
+    assert_eq!(stack.keys(&told.session).await.len(), 1, "metadata is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_is_checked_with_line_and_column_before_it_is_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");

@@ -137,6 +137,12 @@ impl View {
         names(self.prices().into_iter().filter(sells).collect())
     }
 
+    /// Whether it was paid for and nobody told what: events do not name the prices of a session.
+    fn hides_its_prices(&self) -> bool {
+        let told = |seen: &Seen<SessionSnapshot>| seen.object.line_items.is_some();
+        self.subscription.is_none() && self.paid() && !self.session.as_ref().is_some_and(told)
+    }
+
     /// Whether money came, as far as it matters to whom the purchase belongs.
     fn paid(&self) -> bool {
         use SubscriptionStatus::{Incomplete, IncompleteExpired};
@@ -201,7 +207,11 @@ pub fn decide(
         paying_event_at: view.paying_event_at,
         ..Facts::of(purchase)
     };
-    let missing = |problem: Problem| if sold_before { no_terms() } else { problem };
+    let missing = |problem: Problem| match problem.reason {
+        Reason::NotOurs if sold_before => no_terms(),
+        Reason::NotOurs if offer.catalog.is_some() && view.hides_its_prices() => needs_stripe_key(),
+        _ => problem,
+    };
     let terms = record.terms.clone().map_or_else(|| view.terms(offer).map_err(missing), Ok);
     let grant = entitle(&facts, &terms, &record.hand, now);
     let (state, reason, detail) = stand(&grant.standing);
@@ -253,6 +263,15 @@ fn no_terms() -> Problem {
         terms::APP_ID
     );
     Problem { reason: Reason::NoTerms, fix }
+}
+
+fn needs_stripe_key() -> Problem {
+    let fix = format!(
+        "the session has no '{}', and no event tells its prices, which the catalog may sell; give this installation a Stripe \
+         API key and replay the event",
+        terms::APP_ID
+    );
+    Problem { reason: Reason::NeedsStripeKey, fix }
 }
 
 fn merged(known: &[InvoiceFact], seen: &[InvoiceFact]) -> Vec<InvoiceFact> {
