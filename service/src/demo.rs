@@ -23,7 +23,7 @@ use crate::app;
 use crate::clock::SystemClock;
 use crate::config::Demo;
 use crate::stripe::Mode;
-use crate::stripe::fake::{self as fake_stripe, Delivery, Purchase, Rendering};
+use crate::stripe::fake::{self as fake_stripe, Delivery, Line, Rendering};
 use crate::stripe::secret::Secret;
 use child::Child;
 use mailbox::Mailbox;
@@ -31,7 +31,14 @@ use mailbox::Mailbox;
 const API_KEY: &str = "sk_test_demo";
 const AUTHFORGE_KEY: &str = "af_live_demo";
 const WEBHOOK_SECRET: &str = "whsec_demo";
-const APP: &str = "7d9f6a9e-0000-4000-8000-00000000de00";
+/// What the demonstration sells: a year on two devices.
+const CATALOG: &str = "plans:
+  - name: demo
+    price: price_demo
+    app_id: 7d9f6a9e-0000-4000-8000-00000000de00
+    duration: 365d
+    max_hwid_slots: 2
+";
 
 /// The key of a demonstration's purchase is there by then, restarts and lost answers included.
 const KEY_WITHIN: Duration = Duration::from_secs(120);
@@ -119,6 +126,7 @@ impl Stage {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let seed = rand::random();
         let world = Arc::new(fake_stripe::World::new(Mode::Test, seed));
+        world.stock(Line::of("price_demo"), false);
         let stripe = fake_stripe::Server::start(world.clone(), API_KEY).await?;
         let mut authforge = grantsmith_authforge::fake::Settings::new(clock);
         authforge.state_file = Some(folder.join("authforge.jsonl"));
@@ -143,7 +151,9 @@ impl Stage {
     }
 
     async fn first_purchase(&self) -> anyhow::Result<()> {
-        say("Somebody buys. Stripe signs checkout.session.completed and posts it to the webhook:");
+        say(
+            "Somebody buys: POST /api/create-checkout makes the payment page. Stripe signs checkout.session.completed and posts it to the webhook:",
+        );
         let played = self.order(Mishap::None).await.outcome.map_err(anyhow::Error::msg)?;
         say(&format!("  answer             {} {}", played.answer.status, played.answer.body));
         say(&format!("  license key        {}", played.key));
@@ -200,16 +210,12 @@ impl Stage {
     /// Plays one purchase to its key.
     async fn play(&self, number: usize, mishap: Mishap) -> anyhow::Result<Played> {
         let begun = tokio::time::Instant::now();
-        let purchase = Purchase::of("price_demo")
-            .metadata("authforge_app_id", APP)
-            .metadata("license_duration", "365")
-            .metadata("max_hwid_slots", "2")
-            .by(&format!("buyer{number}@example.com"));
         let made_before = self.made();
         if mishap != Mishap::None {
             self.authforge.script(CallKind::Create, [Fault::LostAfter]);
         }
-        let bought = self.world.buy(purchase, now());
+        let session = self.checkout(&format!("buyer{number}@example.com")).await?;
+        let bought = self.world.pay(&session, now()).context("a session that cannot be paid")?;
         let mut completed = None;
         for event in &bought.events {
             let body = event.body(Rendering::Endive);
@@ -232,6 +238,15 @@ impl Stage {
             tokio::time::timeout(KEY_WITHIN, self.key(&page)).await.context("the key did not come")??;
         let seconds = begun.elapsed().as_secs_f64();
         Ok(Played { session: bought.session, event, answer, key, page, seconds })
+    }
+
+    /// Asks for a payment page as a shop does; gives its session.
+    async fn checkout(&self, email: &str) -> anyhow::Result<String> {
+        let url = format!("{}/api/create-checkout", self.child.base());
+        let answer: Value =
+            self.http.post(url).json(&serde_json::json!({ "email": email })).send().await?.json().await?;
+        let page = answer["url"].as_str().with_context(|| format!("no payment page: {answer}"))?;
+        Ok(page.rsplit('/').next().unwrap_or_default().to_owned())
     }
 
     /// Posts until it is taken, as Stripe does.

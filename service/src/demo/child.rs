@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{API_KEY, AUTHFORGE_KEY, WEBHOOK_SECRET, write_private};
+use super::{API_KEY, AUTHFORGE_KEY, CATALOG, WEBHOOK_SECRET, write_private};
 use crate::config::Demo;
 use crate::telemetry::LogFormat;
 
@@ -56,6 +56,7 @@ impl Child {
             ("--stripe-url", stripe.to_owned()),
             ("--stripe-api-key-file", file("stripe-api-key", API_KEY)?),
             ("--stripe-webhook-secrets-file", file("stripe-webhook-secrets", WEBHOOK_SECRET)?),
+            ("--catalog", file("catalog.yaml", CATALOG)?),
             ("--authforge-url", authforge.to_owned()),
             ("--authforge-api-key-file", file("authforge-api-key", AUTHFORGE_KEY)?),
             ("--smtp-url", smtp.to_owned()),
