@@ -130,9 +130,10 @@ impl Till {
     }
 
     fn form(&self, plan: &Plan, price: &str, wish: &Wish) -> Vec<(String, String)> {
-        let (mode, within) = match plan.recurs() {
-            true => ("subscription", "subscription_data"),
-            false => ("payment", "payment_intent_data"),
+        let (mode, within) = if plan.recurs() {
+            ("subscription", "subscription_data")
+        } else {
+            ("payment", "payment_intent_data")
         };
         let checkout = &plan.checkout;
         let fixed = [
@@ -150,14 +151,14 @@ impl Till {
         let switches = switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".to_owned()));
         let texts = [("customer_email", &wish.email), ("locale", &checkout.locale)];
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
-        let plain =
+        let named =
             fixed.into_iter().chain(switches).chain(texts).map(|(name, text)| (name.to_owned(), text));
         // On the session for us, and on what comes of it for whoever looks at that in Stripe's dashboard.
         let metadata = terms::to_metadata(&plan.terms).into_iter().flat_map(|(key, value)| {
-            let names = [format!("metadata[{key}]"), format!("{within}[metadata][{key}]")];
-            names.map(|name| (name, value.clone()))
+            let both = [format!("metadata[{key}]"), format!("{within}[metadata][{key}]")];
+            both.map(|name| (name, value.clone()))
         });
-        plain.chain(metadata).collect()
+        named.chain(metadata).collect()
     }
 }
 

@@ -129,7 +129,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     let tokens = server_tokens(&settings, tasks.stop())?;
     let tls = grpc_tls(&settings)?;
     let mailer = mailer(&settings, &shop, roots)?;
-    say_what_is_off(&settings);
+    say_what_is_off(&settings, &shop);
     let wake = Arc::new(Notify::new());
     let offer = Offer { default_app: settings.authforge_app.clone(), catalog };
     let till = Till::new(checkout::Settings {
@@ -200,10 +200,17 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| Wrong(format!("cannot read '{}': {error}", path.display())).into())
 }
 
-fn say_what_is_off(settings: &Back) {
+fn say_what_is_off(settings: &Back, shop: &Shop) {
     if settings.smtp_url.is_none() {
         tracing::warn!(
             "mail is off, because there is no --smtp-url: buyers find their keys on the success page only"
+        );
+    }
+    let open_to_buyers = success_url(settings, shop).starts_with("https://");
+    if settings.catalog.is_some() && shop.mode == Mode::Live && !open_to_buyers {
+        tracing::warn!(
+            "Stripe takes no live Checkout session that leads to a page without https://; create-checkout needs --public-url \
+             or --success-url"
         );
     }
     if settings.events_only {
