@@ -54,6 +54,21 @@ pub(crate) async fn a_decision_makes_the_grant<H: Harness>(harness: H) {
     assert_eq!(lines(&*store, "cs_1").await, ["declared 12 licenses, active"]);
 }
 
+pub(crate) async fn what_has_sold_a_license_is_remembered<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let sold = async |ids: &[&str]| {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        store.sold(&ids).await.expect("reads")
+    };
+    assert!(!sold(&["price_1", "prod_1"]).await);
+    for id in ["cs_1", "cs_2"] {
+        let sells = vec!["price_1".to_owned(), "prod_1".to_owned()];
+        decide_with(&*store, id, 1, |decided| decided.sells = sells).await;
+    }
+    assert!(sold(&["price_1"]).await && sold(&["price_2", "prod_1"]).await, "any of them is enough");
+    assert!(!sold(&["price_2", "prod_2"]).await && !sold(&[]).await);
+}
+
 pub(crate) async fn terms_and_payment_are_fixed_once<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide_with(&*store, "cs_1", 1, |decided| {

@@ -70,6 +70,7 @@ macro_rules! contract {
         }
         grants {
             a_decision_makes_the_grant,
+            what_has_sold_a_license_is_remembered,
             terms_and_payment_are_fixed_once,
             the_same_decision_again_changes_nothing,
             a_changed_declaration_brings_work,
