@@ -90,6 +90,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Grants(client) => return cli::grants::run(client).await,
         Command::Events(client) => return cli::events::run(client).await,
+        Command::Backup(backup) => return cli::backup::run(backup).await,
         Command::Catalog { command } => return cli::catalog::run(&command),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! The hand tools: gRPC clients like any other.
 
+pub mod backup;
 pub mod catalog;
 pub mod events;
 pub mod grants;

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use url::Url;
 
-use crate::cli::{Client, catalog, events, grants};
+use crate::cli::{Client, backup, catalog, events, grants};
 use crate::stripe::Mode;
 use crate::telemetry::LogFormat;
 
@@ -49,6 +49,8 @@ pub enum Command {
         #[command(subcommand)]
         command: catalog::Command,
     },
+    /// Copy the record to a new file while its server runs, and read the copy back
+    Backup(backup::Backup),
 }
 
 /// Whether purchases are fulfilled.
@@ -200,6 +202,7 @@ pub struct Hook {
 
 /// The record, the worker and the services around.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Back {
     /// The record, sqlite://PATH; created and brought up to date at start
     #[arg(
@@ -294,6 +297,9 @@ pub struct Back {
         help_heading = "AuthForge"
     )]
     pub mode: RunMode,
+    /// The record comes from a backup: observe, whatever --mode says, until started without this
+    #[arg(long, env = "GRANTSMITH_RESTORED", help_heading = "AuthForge")]
+    pub restored: bool,
     /// What was paid before this time (RFC 3339; default: the first start) is adopted where a license is found, and else held
     /// as BeforeStart
     #[arg(long, env = "GRANTSMITH_FULFIL_SINCE", value_name = "TIME", help_heading = "AuthForge")]

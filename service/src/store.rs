@@ -11,7 +11,7 @@
 mod hand;
 mod sqlite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -652,14 +652,34 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
 
 /// Opens the record that a URL names, and brings its schema up to date.
 pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, Error> {
-    if let Some(path) = url.strip_prefix("sqlite://") {
-        if path.is_empty() {
-            return Err(Error::BadUrl("--database-url has no path; write sqlite://PATH".to_owned()));
+    Ok(Arc::new(sqlite::Sqlite::open(file_of(url)?, clock).await?))
+}
+
+/// The rows of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRows {
+    /// The table.
+    pub table: String,
+    /// How many.
+    pub rows: u64,
+}
+
+/// Copies the record to a new file for its owner alone, also while a server works on it, and reads the copy back.
+///
+/// All is in it that was committed before the call. `progress` is told percents now and then. Fails without leaving a file
+/// if there is one of that name already, or the copy cannot be written or is not whole.
+pub fn backup(url: &str, to: &Path, progress: &mut dyn FnMut(u8)) -> Result<Vec<TableRows>, Error> {
+    sqlite::backup::run(&file_of(url)?, to, progress)
+}
+
+fn file_of(url: &str) -> Result<PathBuf, Error> {
+    let wrong = |text: &str| Err(Error::BadUrl(text.to_owned()));
+    match url.strip_prefix("sqlite://") {
+        Some("") => wrong("--database-url has no path; write sqlite://PATH"),
+        Some(path) => Ok(PathBuf::from(path)),
+        None if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            wrong("PostgreSQL is not there yet; use sqlite://PATH")
         }
-        return Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), clock).await?));
+        None => wrong("--database-url must be sqlite://PATH"),
     }
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Err(Error::BadUrl("PostgreSQL is not there yet; use sqlite://PATH".to_owned()));
-    }
-    Err(Error::BadUrl("--database-url must be sqlite://PATH".to_owned()))
 }

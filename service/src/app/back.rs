@@ -167,7 +167,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         executor,
         stripe,
         mailer,
-        observe: settings.mode == RunMode::Observe,
+        observe: settings.restored || settings.mode == RunMode::Observe,
         offer,
         keep_bodies: settings.keep_bodies,
         wake,
@@ -211,6 +211,12 @@ fn say_what_is_off(settings: &Back, shop: &Shop) {
         tracing::warn!(
             "Stripe takes no live Checkout session that leads to a page without https://; create-checkout needs --public-url \
              or --success-url"
+        );
+    }
+    if settings.restored {
+        tracing::warn!(
+            "restored from a backup: nothing is created, mailed or revoked; see with `grantsmith grants list` what would be, \
+             then start without --restored"
         );
     }
     if settings.events_only {

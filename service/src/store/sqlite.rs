@@ -6,9 +6,11 @@
 //! - [`file`] and [`schema`]: the file claimed, made, opened and brought up to date.
 //! - [`events`], [`objects`], [`purchases`], [`grants`], [`hands`], [`declared`], [`attempts`], [`deliveries`], [`labels`]: the
 //!   statements.
+//! - [`backup`]: a copy beside the running server.
 //! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
 
 mod attempts;
+pub(super) mod backup;
 mod checkpoint;
 mod declared;
 mod deliveries;

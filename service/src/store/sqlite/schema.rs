@@ -95,7 +95,7 @@ fn apply(connection: &Connection, found: u32) -> Result<(), Failure> {
 }
 
 /// The schema's version: 0 of a new file.
-fn version(connection: &Connection, path: &Path) -> Result<u32, Failure> {
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<u32, Failure> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
