@@ -30,4 +30,5 @@ pub mod secret_file;
 pub mod store;
 pub mod stripe;
 pub mod telemetry;
+mod window;
 pub mod worker;

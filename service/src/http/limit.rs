@@ -1,17 +1,13 @@
 //! How often pages may be asked for: per session id, so that nobody polls a key away, and per client, so that nobody tries
 //! ids. And how often a client may ask for payment pages.
-//!
-//! "At most 60 a minute" is meant as it stands, for any minute whatever. A bucket that refills lets twice as many through
-//! while it empties, so each visit is remembered for a minute instead.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+
+use crate::window::Window;
 
 const PER_SESSION: usize = 60;
 const PER_CLIENT: usize = 600;
@@ -27,53 +23,12 @@ pub struct Limits {
     checkouts: Window<IpAddr>,
 }
 
-/// The visits of the last minute, oldest first.
-#[derive(Debug)]
-struct Window<K> {
-    most: usize,
-    visits: Mutex<HashMap<K, VecDeque<Instant>>>,
-}
-
-impl<K: Eq + Hash> Window<K> {
-    fn new(most: usize) -> Self {
-        Self { most, visits: Mutex::default() }
-    }
-
-    /// Counts a visit; one too many is not counted, and told how long to wait.
-    fn visit(&self, key: K, now: Instant) -> Result<(), Duration> {
-        let mut all = self.visits();
-        let visits = all.entry(key).or_default();
-        while visits.front().is_some_and(|first| now.duration_since(*first) >= MINUTE) {
-            visits.pop_front();
-        }
-        match visits.front() {
-            Some(first) if visits.len() >= self.most => {
-                Err(MINUTE.saturating_sub(now.duration_since(*first)))
-            }
-            _ => {
-                visits.push_back(now);
-                Ok(())
-            }
-        }
-    }
-
-    fn tidy(&self, now: Instant) {
-        let mut all = self.visits();
-        all.retain(|_, visits| visits.back().is_some_and(|last| now.duration_since(*last) < MINUTE));
-        all.shrink_to_fit();
-    }
-
-    fn visits(&self) -> MutexGuard<'_, HashMap<K, VecDeque<Instant>>> {
-        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Limits {
     pub(super) fn new() -> Self {
         Self {
-            sessions: Window::new(PER_SESSION),
-            clients: Window::new(PER_CLIENT),
-            checkouts: Window::new(CHECKOUTS_PER_CLIENT),
+            sessions: Window::new(PER_SESSION, MINUTE),
+            clients: Window::new(PER_CLIENT, MINUTE),
+            checkouts: Window::new(CHECKOUTS_PER_CLIENT, MINUTE),
         }
     }
 
@@ -139,6 +94,6 @@ mod tests {
         let wait = limits.visit_at(client, "another", begun).expect_err("one too many");
         assert_eq!(limits.visit_at(client, "another", begun + wait), Ok(()));
         limits.tidy_at(begun + wait + MINUTE);
-        assert!(limits.clients.visits().is_empty() && limits.sessions.visits().is_empty());
+        assert!(limits.clients.is_empty() && limits.sessions.is_empty());
     }
 }
