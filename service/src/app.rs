@@ -86,7 +86,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Webhook(settings) => {
             telemetry::start_logging(settings.log.log_format);
             stop_on_signals(&stop)?;
-            webhook(settings, stop).await?.wait().await;
+            webhook(*settings, stop).await?.wait().await;
         }
         Command::Grants(client) => return cli::grants::run(client).await,
         Command::Events(client) => return cli::events::run(client).await,
@@ -204,7 +204,7 @@ pub async fn server(settings: Server, stop: CancellationToken) -> anyhow::Result
     let tasks = Tasks::new(stop);
     let missing = || Wrong("--public-url is missing; links in mails begin with it".to_owned());
     let public_url = match settings.public_url {
-        Some(url) => url,
+        Some(url) => folder(url),
         None if settings.back.smtp_url.is_some() => return Err(missing().into()),
         None => Url::parse("http://127.0.0.1:8080")?,
     };
@@ -247,16 +247,17 @@ fn public_url(given: Option<&Url>, http: &TcpListener) -> anyhow::Result<Url> {
         Some(url) if url.cannot_be_a_base() => {
             Err(Wrong("--public-url must begin with https://".to_owned()).into())
         }
-        Some(url) => {
-            // Without the slash the last part of a path would be replaced instead of followed.
-            let mut url = url.clone();
-            if !url.path().ends_with('/') {
-                url.set_path(&format!("{}/", url.path()));
-            }
-            Ok(url)
-        }
+        Some(url) => Ok(folder(url.clone())),
         None => Ok(Url::parse(&format!("http://{}", http.local_addr()?))?),
     }
+}
+
+/// An address that links can be appended to: without the slash the last part of a path would be replaced, not followed.
+fn folder(mut url: Url) -> Url {
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    url
 }
 
 /// Serves health and metrics, and turns readiness green: it is started last.
@@ -282,4 +283,21 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_below_the_public_address() {
+        for (public, link) in [
+            ("https://shop.example", "https://shop.example/portal"),
+            ("https://shop.example/keys", "https://shop.example/keys/portal"),
+            ("https://shop.example/keys/", "https://shop.example/keys/portal"),
+        ] {
+            let public = folder(Url::parse(public).expect("an address"));
+            assert_eq!(public.join("portal").expect("a link").as_str(), link);
+        }
+    }
 }

@@ -1,20 +1,26 @@
 //! What the webhook and the pages ask of the server, in the same process or over gRPC.
 
+mod portal;
+
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use grantsmith_core::license::Slots;
-use grantsmith_core::{AppId, LicenseKey, Reason};
+use grantsmith_core::{AppId, GrantId, LicenseKey, Reason};
 use grantsmith_proto::v1 as pb;
+use pb::get_purchase_page_response::Status;
+use pb::storefront_service_client::StorefrontServiceClient;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
 use crate::checkout::{self, Wish};
+use crate::fulfillment::portal::{Error as Refused, Portal, Resent, Token};
 use crate::fulfillment::{Fulfillment, Page, PageLicense, RecordError};
-use crate::grpc::convert::timestamp;
+use crate::grpc::convert::{grant_name, timestamp};
 use crate::grpc::tokens::{Role, TokenFile};
 use crate::ingest::{Answer, Outcome};
 use crate::stripe::Mode;
@@ -45,6 +51,23 @@ pub trait Backend: Send + Sync {
     /// Makes a Checkout session; gives the address of its payment page.
     async fn checkout(&self, wish: Wish) -> Result<String, checkout::Error>;
 
+    /// Sends the keys of one session to another address, on behalf of a client.
+    async fn correct_email(&self, session: &str, email: &str, client: IpAddr) -> Result<(), Refused>;
+
+    /// Has a link to the portal mailed, if the address is known.
+    async fn request_portal_link(&self, email: &str, client: IpAddr) -> Result<(), Refused>;
+
+    /// Spends a link, and tells what it opens.
+    async fn open_portal(&self, link: &Token, client: IpAddr) -> Result<Portal, Refused>;
+
+    /// Spends an opened portal's action on another mail.
+    async fn resend_portal_key(
+        &self,
+        action: &Token,
+        grant: &GrantId,
+        client: IpAddr,
+    ) -> Result<(Resent, Portal), Refused>;
+
     /// Whether the server can be asked now.
     async fn ready(&self) -> bool;
 }
@@ -70,6 +93,27 @@ impl Backend for Fulfillment {
         self.till().open(&wish).await
     }
 
+    async fn correct_email(&self, session: &str, email: &str, client: IpAddr) -> Result<(), Refused> {
+        Fulfillment::correct_email(self, session, email, client).await
+    }
+
+    async fn request_portal_link(&self, email: &str, client: IpAddr) -> Result<(), Refused> {
+        Fulfillment::request_portal_link(self, email, client).await
+    }
+
+    async fn open_portal(&self, link: &Token, client: IpAddr) -> Result<Portal, Refused> {
+        Fulfillment::open_portal(self, link, client).await
+    }
+
+    async fn resend_portal_key(
+        &self,
+        action: &Token,
+        grant: &GrantId,
+        client: IpAddr,
+    ) -> Result<(Resent, Portal), Refused> {
+        Fulfillment::resend_portal_key(self, action, grant, client).await
+    }
+
     async fn ready(&self) -> bool {
         self.store().check().await.is_ok()
     }
@@ -86,6 +130,16 @@ impl Remote {
     /// A client that connects when first asked.
     pub fn new(channel: Channel, tokens: Arc<arc_swap::ArcSwap<TokenFile>>) -> Self {
         Self { channel, tokens }
+    }
+
+    /// A client of the storefront, and a request with its token and deadline.
+    fn storefront<T>(
+        &self,
+        message: T,
+    ) -> Result<(StorefrontServiceClient<Channel>, tonic::Request<T>), Error> {
+        let mut request = self.request(Role::Storefront, message)?;
+        request.set_timeout(RETRY_FOR);
+        Ok((StorefrontServiceClient::new(self.channel.clone()), request))
     }
 
     fn request<T>(&self, role: Role, message: T) -> Result<tonic::Request<T>, Error> {
@@ -121,10 +175,8 @@ impl Backend for Remote {
 
     async fn page(&self, session: &str) -> Result<(Page, bool), Error> {
         let message = pb::GetPurchasePageRequest { session_id: session.to_owned() };
-        let mut request = self.request(Role::Storefront, message)?;
-        request.set_timeout(RETRY_FOR);
-        let mut client = pb::storefront_service_client::StorefrontServiceClient::new(self.channel.clone());
-        match client.get_purchase_page(request).await {
+        let (mut storefront, request) = self.storefront(message)?;
+        match storefront.get_purchase_page(request).await {
             Ok(response) => Ok(page(response.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok((Page::NotFound, false)),
             Err(status) => Err(unavailable(&status)),
@@ -146,6 +198,49 @@ impl Backend for Remote {
             Ok(response) => Ok(response.into_inner().url),
             Err(status) => Err(no_checkout(&status)),
         }
+    }
+
+    async fn correct_email(&self, session: &str, email: &str, client: IpAddr) -> Result<(), Refused> {
+        let message = pb::CorrectPurchaseEmailRequest {
+            session_id: session.to_owned(),
+            email: email.to_owned(),
+            client_address: client.to_string(),
+        };
+        let (mut storefront, request) = self.storefront(message)?;
+        storefront.correct_purchase_email(request).await.map_err(|status| portal::refused(&status))?;
+        Ok(())
+    }
+
+    async fn request_portal_link(&self, email: &str, client: IpAddr) -> Result<(), Refused> {
+        let message =
+            pb::RequestPortalLinkRequest { email: email.to_owned(), client_address: client.to_string() };
+        let (mut storefront, request) = self.storefront(message)?;
+        storefront.request_portal_link(request).await.map_err(|status| portal::refused(&status))?;
+        Ok(())
+    }
+
+    async fn open_portal(&self, link: &Token, client: IpAddr) -> Result<Portal, Refused> {
+        let message =
+            pb::OpenPortalRequest { token: link.expose().to_owned(), client_address: client.to_string() };
+        let (mut storefront, request) = self.storefront(message)?;
+        let opened = storefront.open_portal(request).await.map_err(|status| portal::refused(&status))?;
+        portal::portal(opened.into_inner())
+    }
+
+    async fn resend_portal_key(
+        &self,
+        action: &Token,
+        grant: &GrantId,
+        client: IpAddr,
+    ) -> Result<(Resent, Portal), Refused> {
+        let message = pb::ResendPortalKeyRequest {
+            action_token: action.expose().to_owned(),
+            license_grant: grant_name(grant),
+            client_address: client.to_string(),
+        };
+        let (mut storefront, request) = self.storefront(message)?;
+        let answer = storefront.resend_portal_key(request).await;
+        portal::resent(answer.map_err(|status| portal::refused(&status))?.into_inner())
     }
 
     async fn ready(&self) -> bool {
@@ -213,18 +308,20 @@ fn answer(response: pb::RecordEventResponse) -> Answer {
 }
 
 fn page(response: pb::GetPurchasePageResponse) -> (Page, bool) {
-    use pb::get_purchase_page_response::Status;
-    let mail = response.mail_enabled;
-    let page = match response.status() {
+    let (status, mail) = (response.status(), response.mail_enabled);
+    (shown(status, response.licenses, response.masked_email), mail)
+}
+
+fn shown(status: Status, licenses: Vec<pb::PageLicense>, masked_email: String) -> Page {
+    match status {
         Status::Ready => Page::Ready {
-            licenses: response.licenses.into_iter().filter_map(license).collect(),
-            masked_email: Some(response.masked_email).filter(|email| !email.is_empty()),
+            licenses: licenses.into_iter().filter_map(license).collect(),
+            masked_email: Some(masked_email).filter(|email| !email.is_empty()),
         },
         Status::Pending | Status::Unspecified => Page::Pending,
         Status::PaymentPending => Page::PaymentPending,
         Status::Ended => Page::Ended,
-    };
-    (page, mail)
+    }
 }
 
 fn license(license: pb::PageLicense) -> Option<PageLicense> {

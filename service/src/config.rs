@@ -38,7 +38,7 @@ pub enum Command {
     /// The record and the worker, behind gRPC; holds the Stripe and AuthForge keys
     Server(Box<Server>),
     /// The webhook and the buyer's pages; holds the webhook secrets and a gRPC client, nothing else
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
     /// Look at grants, reveal keys, mail them again
     Grants(Client<grants::Command>),
     /// Look at Stripe's events, and play them again
@@ -179,6 +179,9 @@ pub struct Web {
     /// Where a buyer with a question turns to; shown on pages
     #[arg(long, env = "GRANTSMITH_SUPPORT", value_name = "ADDRESS")]
     pub support: Option<String>,
+    /// Stripe's no-code customer portal, https://billing.stripe.com/p/login/…, linked to from the buyers' portal
+    #[arg(long, env = "GRANTSMITH_BILLING_PORTAL_URL", value_name = "URL", value_parser = web_page)]
+    pub billing_portal_url: Option<Url>,
     /// A folder whose files replace the built-in templates of the same path, such as pages/success.html
     #[arg(long, env = "GRANTSMITH_TEMPLATES", value_name = "DIR")]
     pub templates: Option<PathBuf>,
@@ -391,6 +394,11 @@ pub struct Log {
 
 fn app_id(text: &str) -> Result<AppId, String> {
     AppId::parse(text).ok_or_else(|| "an app id is a UUID, as AuthForge's dashboard shows it".to_owned())
+}
+
+fn web_page(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| "write an address that begins with https://".to_owned())
 }
 
 fn installation(text: &str) -> Result<String, String> {

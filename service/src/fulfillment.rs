@@ -1,5 +1,8 @@
 //! What the server does for its callers, however they reach it: gRPC, or the webhook in the same process.
 
+pub mod portal;
+
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +22,13 @@ use crate::decide::Offer;
 use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
 use crate::store::{
-    Ask, Decide, Event, EventState, GrantRow, GrantState, Object, ObjectKind, Recorded, Store, Taken,
+    Ask, Decide, Event, EventState, GrantLicense, GrantRow, GrantState, Object, ObjectKind, Recorded, Store,
+    Taken,
 };
 use crate::stripe::Mode;
 use crate::stripe::client::Client as Stripe;
 use crate::stripe::event;
+use crate::window::Window;
 
 /// How many sessions that nobody has told of are asked for a second: whoever makes ids up must not use up the pace at
 /// which Stripe lets us look at purchases.
@@ -42,6 +47,7 @@ pub struct Fulfillment {
     till: Till,
     wake: Arc<Notify>,
     strangers: DefaultDirectRateLimiter,
+    clients: Window<IpAddr>,
 }
 
 /// The parts of [`Fulfillment`].
@@ -121,6 +127,7 @@ impl Fulfillment {
         let Parts { store, clock, rules, stripe, page_for, mail_enabled, installation, offer, till, wake } =
             parts;
         let strangers = RateLimiter::direct(Quota::per_second(STRANGERS));
+        let clients = Window::new(portal::REQUESTS, portal::REQUESTS_IN);
         Arc::new(Self {
             store,
             clock,
@@ -133,7 +140,13 @@ impl Fulfillment {
             till,
             wake,
             strangers,
+            clients,
         })
+    }
+
+    /// Forgets clients that have not come lately, so that memory stays bounded.
+    pub fn tidy(&self) {
+        self.clients.tidy(tokio::time::Instant::now());
     }
 
     /// The record, for reading.
@@ -208,57 +221,19 @@ impl Fulfillment {
             Err(_) => purchase,
         };
         match self.store.grant(&GrantId::of(&purchase)).await? {
-            Some(row) => Ok(self.page_of(&row)),
+            Some(row) => Ok(match page_of(&row) {
+                Page::Ready { .. } if self.is_over(&row) => Page::NotFound,
+                page => page,
+            }),
             None => self.unknown(session).await,
         }
     }
 
-    fn page_of(&self, row: &GrantRow) -> Page {
-        match (row.state, row.reason) {
-            (GrantState::NotOurs, _) => Page::NotFound,
-            (GrantState::Ended, _) => Page::Ended,
-            (GrantState::Pending, _) => Page::PaymentPending,
-            (GrantState::Parked, _) if row.licenses.is_empty() => Page::Pending,
-            (GrantState::Ready | GrantState::Issuing | GrantState::Parked, _) => self.licenses(row),
-        }
-    }
-
-    fn licenses(&self, row: &GrantRow) -> Page {
+    /// Whether the time is over in which a success page shows keys.
+    fn is_over(&self, row: &GrantRow) -> bool {
         let paid_at = row.paid_at.unwrap_or(row.created);
         let over = SignedDuration::try_from(self.page_for).unwrap_or(SignedDuration::MAX);
-        if self.now().duration_since(paid_at.max(row.created)) > over {
-            return Page::NotFound;
-        }
-        let live = |license: &crate::store::GrantLicense| {
-            let kept = license.kept.as_ref()?;
-            (kept.state == KeptState::Live).then(|| PageLicense {
-                name: kept.name.to_string(),
-                key: kept.key.clone(),
-                app_id: kept.app_id.clone(),
-                expires_at: kept.expires_at,
-                slots: kept.slots.unwrap_or(license.desired.slots),
-            })
-        };
-        let licenses: Vec<PageLicense> = row.licenses.iter().filter_map(live).collect();
-        let missing = |license: &&crate::store::GrantLicense| {
-            license.kept.is_none() && license.desired.state == DesiredState::Active
-        };
-        let over = |license: &crate::store::GrantLicense| {
-            license.kept.is_none() && license.reason == Reason::Expired
-        };
-        if row.licenses.iter().all(over) {
-            Page::Ended
-        } else if row.licenses.iter().any(|license| missing(&license)) {
-            Page::Pending
-        } else if licenses.is_empty() {
-            Page::Ended
-        } else {
-            let ours = |license: &crate::store::GrantLicense| {
-                license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some())
-            };
-            let email = row.email.as_ref().filter(|_| row.licenses.iter().any(ours));
-            Page::Ready { licenses, masked_email: email.map(Email::masked) }
-        }
+        self.now().duration_since(paid_at.max(row.created)) > over
     }
 
     /// A session that is not on record: the buyer may be faster than Stripe's event.
@@ -316,6 +291,45 @@ impl Fulfillment {
         let number = self.store.resend(id, "hand: resend", self.now()).await?;
         self.wake.notify_one();
         Ok(number)
+    }
+}
+
+/// What there is to show of a purchase.
+fn page_of(row: &GrantRow) -> Page {
+    match (row.state, row.reason) {
+        (GrantState::NotOurs, _) => Page::NotFound,
+        (GrantState::Ended, _) => Page::Ended,
+        (GrantState::Pending, _) => Page::PaymentPending,
+        (GrantState::Parked, _) if row.licenses.is_empty() => Page::Pending,
+        (GrantState::Ready | GrantState::Issuing | GrantState::Parked, _) => licenses_of(row),
+    }
+}
+
+fn licenses_of(row: &GrantRow) -> Page {
+    let live = |license: &GrantLicense| {
+        let kept = license.kept.as_ref()?;
+        (kept.state == KeptState::Live).then(|| PageLicense {
+            name: kept.name.to_string(),
+            key: kept.key.clone(),
+            app_id: kept.app_id.clone(),
+            expires_at: kept.expires_at,
+            slots: kept.slots.unwrap_or(license.desired.slots),
+        })
+    };
+    let licenses: Vec<PageLicense> = row.licenses.iter().filter_map(live).collect();
+    let missing =
+        |license: &GrantLicense| license.kept.is_none() && license.desired.state == DesiredState::Active;
+    let over = |license: &GrantLicense| license.kept.is_none() && license.reason == Reason::Expired;
+    if row.licenses.iter().all(over) {
+        Page::Ended
+    } else if row.licenses.iter().any(missing) {
+        Page::Pending
+    } else if licenses.is_empty() {
+        Page::Ended
+    } else {
+        let ours = |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some());
+        let email = row.email.as_ref().filter(|_| row.licenses.iter().any(ours));
+        Page::Ready { licenses, masked_email: email.map(Email::masked) }
     }
 }
 

@@ -3,8 +3,10 @@
 pub mod admin;
 mod checkout;
 mod client_ip;
+mod form;
 mod limit;
 mod pages;
+mod portal;
 pub mod serve;
 mod webhook;
 
@@ -17,6 +19,7 @@ use axum::http::HeaderValue;
 use axum::routing::{get, post};
 use grantsmith_core::port::Clock;
 use ipnet::IpNet;
+use url::Url;
 
 use crate::backend::Backend;
 use crate::render::Renderer;
@@ -42,6 +45,8 @@ pub struct Web {
     pub seller: Option<String>,
     /// Where a buyer with a question turns to.
     pub support: Option<String>,
+    /// Stripe's customer portal.
+    pub billing_portal: Option<Url>,
     /// Whose X-Forwarded-For counts.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Sites whose pages may buy.
@@ -66,7 +71,10 @@ pub fn router(web: Web) -> Router {
     Router::new()
         .route("/webhooks/stripe", post(webhook::receive))
         .route("/api/create-checkout", checkout::route(&web.cors_origins))
-        .route("/success", get(pages::success))
+        .route("/success", get(pages::success).post(portal::correct_email))
+        .route("/portal", get(portal::form).post(portal::request_link))
+        .route("/portal/open", get(portal::offer).post(portal::open))
+        .route("/portal/resend", get(portal::form_again).post(portal::resend))
         .route("/", get(pages::home))
         .fallback(pages::nothing)
         .with_state(web)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
 use grantsmith_core::GrantId;
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::Kept;
@@ -12,9 +13,11 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use minijinja::context;
+use rand::RngExt;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::fulfillment::portal::{TOKEN_FOR, Token};
 use crate::render::{Renderer, page_license};
 use crate::store::DeliveryKind;
 
@@ -116,10 +119,48 @@ impl Mailer {
 
     /// Sends a letter. What it says of the server's answer names no address.
     pub async fn send(&self, letter: &Letter, to: &Email) -> Outcome {
+        let (order, page) = match &letter.purchase {
+            PurchaseId::Session(id) => (id.as_str(), Some(format!("success?session_id={id}"))),
+            PurchaseId::Subscription(id) => (id.as_str(), None),
+            PurchaseId::Manual(id) => (id.reference(), None),
+        };
+        let licenses: Vec<_> =
+            letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
+        let context = context! {
+            licenses => minijinja::Value::from(minijinja::value::Serde(licenses)),
+            order,
+            page_url => page.and_then(|page| self.page(&page)),
+            portal_url => self.page("portal"),
+            resend => letter.kind == DeliveryKind::KeysAgain,
+            until => letter.until.map(|until| until.strftime("%-d %B %Y").to_string()),
+            replaced => letter.kind == DeliveryKind::Keys && letter.licenses.iter().any(|(kept, _)| kept.generation > 1),
+        };
+        let template = match letter.kind {
+            DeliveryKind::Keys | DeliveryKind::KeysAgain => "license",
+            DeliveryKind::PaymentFailed => "payment_failed",
+        };
+        self.post(template, &format!("{}.{}", letter.grant, letter.number), context, to).await
+    }
+
+    /// Sends a link to the portal. Every try is a letter of its own, since each has its own token.
+    pub async fn send_link(&self, token: &Token, to: &Email) -> Outcome {
+        let context = context! {
+            link_url => self.page(&format!("portal/open?token={}", token.expose())),
+            minutes => TOKEN_FOR.as_mins(),
+        };
+        let number: [u8; 15] = rand::rng().random();
+        self.post("link", &format!("link.{}", BASE64URL_NOPAD.encode(&number)), context, to).await
+    }
+
+    fn page(&self, path: &str) -> Option<String> {
+        self.public_url.join(path).ok().map(String::from)
+    }
+
+    async fn post(&self, template: &str, id: &str, context: minijinja::Value, to: &Email) -> Outcome {
         let Ok(address) = to.expose().parse::<Address>() else {
             return Outcome::Refused("the buyer's address is not one that mail can be sent to".to_owned());
         };
-        let message = match self.compose(letter, Mailbox::new(None, address)) {
+        let message = match self.compose(template, id, context, Mailbox::new(None, address)) {
             Ok(message) => message,
             Err(outcome) => return outcome,
         };
@@ -142,40 +183,27 @@ impl Mailer {
         }
     }
 
-    fn compose(&self, letter: &Letter, to: Mailbox) -> Result<Message, Outcome> {
-        let licenses: Vec<_> =
-            letter.licenses.iter().map(|(kept, slots)| page_license(kept, *slots)).collect();
-        let licenses = minijinja::Value::from(minijinja::value::Serde(licenses));
-        let (order, page) = match &letter.purchase {
-            PurchaseId::Session(id) => (id.as_str(), Some(format!("success?session_id={id}"))),
-            PurchaseId::Subscription(id) => (id.as_str(), None),
-            PurchaseId::Manual(id) => (id.reference(), None),
-        };
-        let page_url = page.and_then(|page| self.public_url.join(&page).ok());
+    fn compose(
+        &self,
+        template: &str,
+        id: &str,
+        context: minijinja::Value,
+        to: Mailbox,
+    ) -> Result<Message, Outcome> {
         let context = context! {
-            licenses,
             seller => self.seller.clone(),
-            order,
-            page_url => page_url.map(String::from),
             support => self.reply_to.as_ref().map(|mailbox| mailbox.email.to_string()),
-            resend => letter.kind == DeliveryKind::KeysAgain,
-            until => letter.until.map(|until| until.strftime("%-d %B %Y").to_string()),
-            replaced => letter.kind == DeliveryKind::Keys && letter.licenses.iter().any(|(kept, _)| kept.generation > 1),
-        };
-        let template = match letter.kind {
-            DeliveryKind::Keys | DeliveryKind::KeysAgain => "license",
-            DeliveryKind::PaymentFailed => "payment_failed",
+            ..context
         };
         let render = |part: &str| {
             let name = format!("email/{template}.{part}");
-            self.renderer
-                .render(&name, &context)
-                .map_err(|error| Outcome::Later(format!("the template {name} cannot be used: {error}")))
+            let rendered = self.renderer.render(&name, &context);
+            rendered.map_err(|error| Outcome::Later(format!("the template {name} cannot be used: {error}")))
         };
         let subject: String =
             render("subject.txt")?.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let (text, html) = (render("txt")?, render("html")?);
-        let id = format!("<{}.{}@{}>", letter.grant, letter.number, self.from.email.domain());
+        let id = format!("<{id}@{}>", self.from.email.domain());
         let mut builder =
             Message::builder().from(self.from.clone()).to(to).subject(subject.trim()).message_id(Some(id));
         if let Some(reply_to) = &self.reply_to {

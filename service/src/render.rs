@@ -27,12 +27,23 @@ built_in! {
     "pages/not_found.html",
     "pages/too_many.html",
     "pages/error.html",
+    "pages/keys.css",
+    "pages/keys.js",
+    "pages/once.js",
+    "pages/portal.html",
+    "pages/portal_sent.html",
+    "pages/portal_open.html",
+    "pages/portal_orders.html",
+    "pages/portal_wait.html",
     "email/license.html",
     "email/license.txt",
     "email/license.subject.txt",
     "email/payment_failed.html",
     "email/payment_failed.txt",
     "email/payment_failed.subject.txt",
+    "email/link.html",
+    "email/link.txt",
+    "email/link.subject.txt",
 }
 
 /// Why templates cannot be used.
@@ -96,12 +107,20 @@ impl Renderer {
         let one = vec![until(Some(Timestamp::UNIX_EPOCH))];
         let many = vec![until(Some(Timestamp::UNIX_EPOCH)), until(None), until(None)];
         for (licenses, variant, again) in [(one, "issuing", false), (many, "payment", true)] {
+            let licenses = minijinja::Value::from(minijinja::value::Serde(licenses));
+            let order = context! {
+                licenses => &licenses, day => "1 January 1970", state => "ready", note => "sent", can_resend => true,
+            };
+            let orders = vec![order];
             let values = context! {
-                licenses => minijinja::Value::from(minijinja::value::Serde(licenses)), variant,
+                licenses => &licenses, variant,
                 mail_on => again, give_up => again, resend => again,
                 refresh_seconds => 5, refresh_url => "?look=1", page_url => "https://shop.example/success",
                 nonce => "nonce", seller => "Shop", support => "help@shop.example",
-                order => "cs_test_1", email_masked => "b@e.com",
+                order => "cs_test_1", email_masked => "b@e.com", email => "b@e.com", note => "sent",
+                portal => "portal", portal_url => "https://shop.example/portal", billing_url => "https://billing.example",
+                link_url => "https://shop.example/portal/open", token => "token", action => "token", minutes => 15,
+                gone => again.then_some("link"), problem => again.then_some("address"), more => again, orders,
             };
             for (path, _) in BUILT_IN {
                 let mistake = |source| Error::Mistake { path: (*path).to_owned(), source };
@@ -151,6 +170,6 @@ impl PageLicense {
 }
 
 /// A date that reads the same everywhere.
-fn day(at: Timestamp) -> String {
+pub fn day(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%-d %B %Y").to_string()
 }

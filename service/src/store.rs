@@ -446,6 +446,59 @@ pub struct Attempted {
     pub at: Timestamp,
 }
 
+/// Whether something that may be had so many times an hour was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// It was.
+    Taken,
+    /// Not now, and nothing was written.
+    TooMany {
+        /// When the next one will be taken.
+        free_at: Timestamp,
+    },
+}
+
+/// Somebody's wish for a link to the portal, to be answered by mail.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Its name.
+    pub number: i64,
+    /// The address as a purchase has it; none if no purchase does, and then there is nobody to answer.
+    ///
+    /// A mail goes here and not to what was typed: two addresses can be one in lower case and belong to two people.
+    pub email: Option<Email>,
+    /// Tries so far.
+    pub tries: u32,
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opens {
+    /// The portal: it was mailed.
+    Portal,
+    /// One action: it stands on the opened page.
+    Action,
+}
+
+/// A token as the record knows it: its SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenHash(pub [u8; 32]);
+
+/// Another sending that the buyer asks for.
+#[derive(Debug, Clone)]
+pub struct BuyerResend {
+    /// The grant.
+    pub grant: GrantId,
+    /// The address to send to from now on, if it is another one.
+    pub email: Option<Email>,
+    /// How many sendings but the first there may be in any hour.
+    pub most: u32,
+    /// For the journal.
+    pub cause: &'static str,
+    /// The time.
+    pub at: Timestamp,
+}
+
 /// One line of a grant's history.
 #[derive(Debug, Clone)]
 pub struct JournalEntry {
@@ -630,6 +683,40 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
 
     /// Asks for another sending, and gives its number. One that waits for a person gives way to it.
     async fn resend(&self, grant: &GrantId, cause: &str, at: Timestamp) -> Result<u32, Error>;
+
+    /// Keeps a wish for a link to the portal, whether the address is known or not. Takes at most `most` in any hour from one
+    /// address.
+    async fn wish_for_link(&self, email: &Email, most: u32, at: Timestamp) -> Result<Limited, Error>;
+
+    /// Wishes whose time has come.
+    async fn due_wishes(&self, now: Timestamp, limit: u32) -> Result<Vec<Wish>, Error>;
+
+    /// Puts a wish off, or ends it.
+    async fn wish_tried(&self, number: i64, again: Option<Timestamp>) -> Result<(), Error>;
+
+    /// Keeps a token for an address until it is spent or over.
+    async fn issue_token(
+        &self,
+        token: TokenHash,
+        opens: Opens,
+        email: &Email,
+        until: Timestamp,
+    ) -> Result<(), Error>;
+
+    /// Spends a token: tells, once and before its end, for which address it was issued, in lower case.
+    async fn spend_token(
+        &self,
+        token: TokenHash,
+        opens: Opens,
+        now: Timestamp,
+    ) -> Result<Option<Email>, Error>;
+
+    /// Asks for another sending in the buyer's name. With another address, what was to be sent to the old one is dropped,
+    /// and Stripe's address does not come back.
+    async fn resend_for_buyer(&self, resend: BuyerResend) -> Result<Limited, Error>;
+
+    /// Forgets the portal's wishes and tokens that are over.
+    async fn tidy_portal(&self, now: Timestamp) -> Result<(), Error>;
 
     /// A grant's history, oldest first.
     async fn journal(&self, grant: &GrantId) -> Result<Vec<JournalEntry>, Error>;

@@ -5,6 +5,7 @@
 
 mod deliver;
 mod issue;
+mod link;
 mod look;
 mod rehearse;
 mod sight;
@@ -65,6 +66,7 @@ pub struct Worker {
     looking: InFlight<StripeId>,
     working: InFlight<GrantId>,
     mailing: InFlight<GrantId>,
+    inviting: InFlight<i64>,
 }
 
 /// The parts of a [`Worker`].
@@ -152,6 +154,7 @@ impl Worker {
             looking: InFlight::new(looks),
             working: InFlight::new(ROUNDS),
             mailing: InFlight::new(MAILS),
+            inviting: InFlight::new(MAILS),
         })
     }
 
@@ -235,10 +238,20 @@ impl Worker {
                 });
             }
         }
+        for wish in ask(self.inviting.ask(), |limit| self.store.due_wishes(now, limit)).await? {
+            if let Some(place) = self.inviting.enter(&wish.number) {
+                let worker = self.clone();
+                tasks.spawn(async move {
+                    worker.invite(wish).await;
+                    drop(place);
+                    worker.wake.notify_one();
+                });
+            }
+        }
         Ok(())
     }
 
-    /// Once an hour: bodies whose time is over are forgotten.
+    /// Once an hour: what is over is forgotten, bodies and the portal's wishes and tokens.
     async fn sweep(self: Arc<Self>) {
         let mut hours = tokio::time::interval(Duration::from_secs(3_600));
         loop {
@@ -248,6 +261,9 @@ impl Worker {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "forgot the bodies of old events"),
                 Err(error) => tracing::warn!(%error, "old bodies were not forgotten"),
+            }
+            if let Err(error) = self.store.tidy_portal(self.now()).await {
+                tracing::warn!(%error, "old portal links were not forgotten");
             }
         }
     }

@@ -93,6 +93,26 @@ impl Browser {
         until(expression, async || self.window.execute(&script, Vec::new()).await.ok()).await
     }
 
+    /// Presses what a selector finds, as a finger would: the driver's own click never ends in a window without JavaScript.
+    pub async fn press(&self, selector: &str) {
+        let place = format!(
+            "(() => {{ const it = document.querySelector({selector:?}); it.scrollIntoView({{ block: 'center' }}); \
+             const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+        );
+        let place = self.value(&place).await;
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event =
+                json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+            self.order("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
+    /// Presses a field and writes into it.
+    pub async fn write(&self, selector: &str, text: &str) {
+        self.press(selector).await;
+        self.order("Input.insertText", json!({ "text": text })).await;
+    }
+
     /// Fails if the page is wider than the window.
     pub async fn assert_fits(&self) {
         let [wanted, width] = [

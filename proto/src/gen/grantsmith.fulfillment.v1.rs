@@ -2672,6 +2672,156 @@ pub struct PageLicense {
     #[prost(int32, tag = "5")]
     pub max_hwid_slots: i32,
 }
+/// Asks to send keys to another address.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CorrectPurchaseEmailRequest {
+    /// The exact id of the Checkout session, `cs_…`. Whoever has it may see the keys.
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    /// The address to send to.
+    #[prost(string, tag = "2")]
+    pub email: ::prost::alloc::string::String,
+    /// The IP address of the buyer's client.
+    #[prost(string, tag = "3")]
+    pub client_address: ::prost::alloc::string::String,
+}
+/// The keys are about to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CorrectPurchaseEmailResponse {}
+/// Asks for a link to the portal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestPortalLinkRequest {
+    /// The address to mail it to. Compared without regard to case.
+    #[prost(string, tag = "1")]
+    pub email: ::prost::alloc::string::String,
+    /// The IP address of the buyer's client.
+    #[prost(string, tag = "2")]
+    pub client_address: ::prost::alloc::string::String,
+}
+/// A link is about to be mailed, if the address has bought anything.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestPortalLinkResponse {}
+/// Opens the portal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenPortalRequest {
+    /// The secret of the mailed link.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// The IP address of the buyer's client.
+    #[prost(string, tag = "2")]
+    pub client_address: ::prost::alloc::string::String,
+}
+/// Asks to send the keys of a purchase again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResendPortalKeyRequest {
+    /// The secret of the opened portal, good once.
+    #[prost(string, tag = "1")]
+    pub action_token: ::prost::alloc::string::String,
+    /// The grant of the purchase, `licenseGrants/ID`, as the portal lists it.
+    #[prost(string, tag = "2")]
+    pub license_grant: ::prost::alloc::string::String,
+    /// The IP address of the buyer's client.
+    #[prost(string, tag = "3")]
+    pub client_address: ::prost::alloc::string::String,
+}
+/// What became of the wish, and the portal once more.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResendPortalKeyResponse {
+    /// What became of it.
+    #[prost(enumeration = "resend_portal_key_response::Outcome", tag = "1")]
+    pub outcome: i32,
+    /// The portal, with another action.
+    #[prost(message, optional, tag = "2")]
+    pub portal: ::core::option::Option<Portal>,
+}
+/// Nested message and enum types in `ResendPortalKeyResponse`.
+pub mod resend_portal_key_response {
+    /// What became of a wish for a mail.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Outcome {
+        /// Not told.
+        Unspecified = 0,
+        /// The mail is about to be sent.
+        Sent = 1,
+        /// It was sent three times in the last hour.
+        TooOften = 2,
+        /// Not every key is there, or none is valid any more.
+        NotNow = 3,
+    }
+    impl Outcome {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OUTCOME_UNSPECIFIED",
+                Self::Sent => "OUTCOME_SENT",
+                Self::TooOften => "OUTCOME_TOO_OFTEN",
+                Self::NotNow => "OUTCOME_NOT_NOW",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+                "OUTCOME_SENT" => Some(Self::Sent),
+                "OUTCOME_TOO_OFTEN" => Some(Self::TooOften),
+                "OUTCOME_NOT_NOW" => Some(Self::NotNow),
+                _ => None,
+            }
+        }
+    }
+}
+/// What an address has bought.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Portal {
+    /// The address, in lower case.
+    #[prost(string, tag = "1")]
+    pub email: ::prost::alloc::string::String,
+    /// The purchases, newest first, at most 100.
+    #[prost(message, repeated, tag = "2")]
+    pub purchases: ::prost::alloc::vec::Vec<PortalPurchase>,
+    /// The secret that the next ResendPortalKey spends; good for 15 minutes.
+    #[prost(string, tag = "3")]
+    pub action_token: ::prost::alloc::string::String,
+    /// Whether there are older purchases than those listed.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
+/// A purchase in the portal.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PortalPurchase {
+    /// Its grant, `licenseGrants/ID`.
+    #[prost(string, tag = "1")]
+    pub license_grant: ::prost::alloc::string::String,
+    /// Its Stripe id.
+    #[prost(string, tag = "2")]
+    pub purchase: ::prost::alloc::string::String,
+    /// When it was paid, or first heard of.
+    #[prost(message, optional, tag = "3")]
+    pub purchase_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where it stands.
+    #[prost(enumeration = "get_purchase_page_response::Status", tag = "4")]
+    pub status: i32,
+    /// The licenses that are there, when ready.
+    #[prost(message, repeated, tag = "5")]
+    pub licenses: ::prost::alloc::vec::Vec<PageLicense>,
+    /// Whether ResendPortalKey would send them.
+    #[prost(bool, tag = "6")]
+    pub can_resend: bool,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod storefront_service_client {
@@ -2684,7 +2834,11 @@ pub mod storefront_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What the buyer's pages may ask: one exact purchase, a payment page, and nothing else.
+    /// What the buyer's pages may ask: one exact purchase, what one valid link opens, a payment page, and
+    /// nothing else.
+    ///
+    /// Calls that a buyer's client can repeat carry its address, and are counted for it: RESOURCE_EXHAUSTED / RATE_LIMITED with
+    /// RetryInfo after 10 in a minute.
     #[derive(Debug, Clone)]
     pub struct StorefrontServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2821,6 +2975,135 @@ pub mod storefront_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Sends the keys of one Checkout session to another address, which the purchase has from now on. Role: storefront.
+        ///
+        /// NOT_FOUND when the session's success page shows no keys. INVALID_ARGUMENT / BAD_ADDRESS when no mail can be sent there,
+        /// FAILED_PRECONDITION / NO_MAILER when no mail is sent at all. RESOURCE_EXHAUSTED after three sendings in an hour.
+        pub async fn correct_purchase_email(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CorrectPurchaseEmailRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CorrectPurchaseEmailResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.StorefrontService/CorrectPurchaseEmail",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.StorefrontService",
+                        "CorrectPurchaseEmail",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a link to the portal mailed to an address, if it has bought anything. Role: storefront.
+        ///
+        /// The answer is the same whether it has or not. The link is good for 15 minutes and for one OpenPortal.
+        /// INVALID_ARGUMENT / BAD_ADDRESS when no mail can be sent there, FAILED_PRECONDITION / NO_MAILER when no mail is sent at
+        /// all. RESOURCE_EXHAUSTED after three links in an hour.
+        pub async fn request_portal_link(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RequestPortalLinkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequestPortalLinkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.StorefrontService/RequestPortalLink",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.StorefrontService",
+                        "RequestPortalLink",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Spends a mailed link, and tells what its address has bought. Role: storefront.
+        ///
+        /// NOT_FOUND when the link was spent before, is too old, or never was.
+        pub async fn open_portal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpenPortalRequest>,
+        ) -> std::result::Result<tonic::Response<super::Portal>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.StorefrontService/OpenPortal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.StorefrontService",
+                        "OpenPortal",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends the keys of one purchase again, to the address that it has, and spends the opened portal's action. Role:
+        /// storefront.
+        ///
+        /// NOT_FOUND when the action was spent before, is too old, or never was.
+        pub async fn resend_portal_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResendPortalKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResendPortalKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.StorefrontService/ResendPortalKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.StorefrontService",
+                        "ResendPortalKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2860,8 +3143,53 @@ pub mod storefront_service_server {
             tonic::Response<super::GetPurchasePageResponse>,
             tonic::Status,
         >;
+        /// Sends the keys of one Checkout session to another address, which the purchase has from now on. Role: storefront.
+        ///
+        /// NOT_FOUND when the session's success page shows no keys. INVALID_ARGUMENT / BAD_ADDRESS when no mail can be sent there,
+        /// FAILED_PRECONDITION / NO_MAILER when no mail is sent at all. RESOURCE_EXHAUSTED after three sendings in an hour.
+        async fn correct_purchase_email(
+            &self,
+            request: tonic::Request<super::CorrectPurchaseEmailRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CorrectPurchaseEmailResponse>,
+            tonic::Status,
+        >;
+        /// Has a link to the portal mailed to an address, if it has bought anything. Role: storefront.
+        ///
+        /// The answer is the same whether it has or not. The link is good for 15 minutes and for one OpenPortal.
+        /// INVALID_ARGUMENT / BAD_ADDRESS when no mail can be sent there, FAILED_PRECONDITION / NO_MAILER when no mail is sent at
+        /// all. RESOURCE_EXHAUSTED after three links in an hour.
+        async fn request_portal_link(
+            &self,
+            request: tonic::Request<super::RequestPortalLinkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequestPortalLinkResponse>,
+            tonic::Status,
+        >;
+        /// Spends a mailed link, and tells what its address has bought. Role: storefront.
+        ///
+        /// NOT_FOUND when the link was spent before, is too old, or never was.
+        async fn open_portal(
+            &self,
+            request: tonic::Request<super::OpenPortalRequest>,
+        ) -> std::result::Result<tonic::Response<super::Portal>, tonic::Status>;
+        /// Sends the keys of one purchase again, to the address that it has, and spends the opened portal's action. Role:
+        /// storefront.
+        ///
+        /// NOT_FOUND when the action was spent before, is too old, or never was.
+        async fn resend_portal_key(
+            &self,
+            request: tonic::Request<super::ResendPortalKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResendPortalKeyResponse>,
+            tonic::Status,
+        >;
     }
-    /// What the buyer's pages may ask: one exact purchase, a payment page, and nothing else.
+    /// What the buyer's pages may ask: one exact purchase, what one valid link opens, a payment page, and
+    /// nothing else.
+    ///
+    /// Calls that a buyer's client can repeat carry its address, and are counted for it: RESOURCE_EXHAUSTED / RATE_LIMITED with
+    /// RetryInfo after 10 in a minute.
     #[derive(Debug)]
     pub struct StorefrontServiceServer<T> {
         inner: Arc<T>,
@@ -3018,6 +3346,195 @@ pub mod storefront_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPurchasePageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.StorefrontService/CorrectPurchaseEmail" => {
+                    #[allow(non_camel_case_types)]
+                    struct CorrectPurchaseEmailSvc<T: StorefrontService>(pub Arc<T>);
+                    impl<
+                        T: StorefrontService,
+                    > tonic::server::UnaryService<super::CorrectPurchaseEmailRequest>
+                    for CorrectPurchaseEmailSvc<T> {
+                        type Response = super::CorrectPurchaseEmailResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CorrectPurchaseEmailRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StorefrontService>::correct_purchase_email(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CorrectPurchaseEmailSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.StorefrontService/RequestPortalLink" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequestPortalLinkSvc<T: StorefrontService>(pub Arc<T>);
+                    impl<
+                        T: StorefrontService,
+                    > tonic::server::UnaryService<super::RequestPortalLinkRequest>
+                    for RequestPortalLinkSvc<T> {
+                        type Response = super::RequestPortalLinkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RequestPortalLinkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StorefrontService>::request_portal_link(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequestPortalLinkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.StorefrontService/OpenPortal" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpenPortalSvc<T: StorefrontService>(pub Arc<T>);
+                    impl<
+                        T: StorefrontService,
+                    > tonic::server::UnaryService<super::OpenPortalRequest>
+                    for OpenPortalSvc<T> {
+                        type Response = super::Portal;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpenPortalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StorefrontService>::open_portal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpenPortalSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.StorefrontService/ResendPortalKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResendPortalKeySvc<T: StorefrontService>(pub Arc<T>);
+                    impl<
+                        T: StorefrontService,
+                    > tonic::server::UnaryService<super::ResendPortalKeyRequest>
+                    for ResendPortalKeySvc<T> {
+                        type Response = super::ResendPortalKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResendPortalKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StorefrontService>::resend_portal_key(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResendPortalKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

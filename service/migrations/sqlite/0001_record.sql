@@ -432,3 +432,33 @@ CREATE TABLE sold (
     -- `price_…` or `prod_…`.
     id TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
+
+-- Wishes for a link to the portal, whether or not the address has bought anything. Kept for as long as they count against
+-- the address's limit.
+CREATE TABLE portal_wishes (
+    -- Its number here.
+    wish INTEGER PRIMARY KEY,
+    -- The address in lower case.
+    email_folded TEXT NOT NULL,
+    -- When it was made.
+    asked INTEGER NOT NULL,
+    -- Tries to mail a link so far.
+    tries INTEGER NOT NULL DEFAULT 0,
+    -- When to mail a link; NULL when that is over.
+    due INTEGER
+) STRICT;
+
+CREATE INDEX portal_wishes_by_email ON portal_wishes (email_folded, asked);
+CREATE INDEX portal_wishes_due ON portal_wishes (due) WHERE due IS NOT NULL;
+
+-- What opens the portal for a while, and once. The tokens themselves are in a mail or on a page, and nowhere here.
+CREATE TABLE portal_tokens (
+    -- The token's SHA-256, in hex.
+    hash TEXT PRIMARY KEY,
+    -- `link`, which was mailed, or `action`, which stands on the opened page.
+    opens TEXT NOT NULL,
+    -- The address whose purchases it opens, in lower case.
+    email_folded TEXT NOT NULL,
+    -- From when on it opens nothing.
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -37,6 +38,9 @@ use crate::secret_file::{Place, Watched};
 use crate::store::{self, Store};
 use crate::stripe::{self, Mode};
 use crate::worker::{self, Worker};
+
+/// How often the memory of who has asked is tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// What pages and mails of this side need to know of the other.
 pub(super) struct Shop {
@@ -151,6 +155,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         till,
         wake: wake.clone(),
     });
+    tasks.spawn(tidy(fulfillment.clone(), tasks.stop()));
     let log = store.clone();
     let policy = Policy {
         quarantine: settings.lost_create_quarantine,
@@ -190,6 +195,12 @@ async fn fulfil_since(
 fn success_url(settings: &Back, shop: &Shop) -> String {
     let own = || format!("{}success?session_id={{CHECKOUT_SESSION_ID}}", shop.public_url);
     settings.success_url.clone().unwrap_or_else(own)
+}
+
+async fn tidy(fulfillment: Arc<Fulfillment>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(TIDY_EVERY)).await.is_some() {
+        fulfillment.tidy();
+    }
 }
 
 fn new_attempt() -> AttemptId {

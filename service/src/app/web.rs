@@ -51,6 +51,7 @@ pub(super) fn web(
         renderer: Renderer::new(settings.templates.as_deref())?,
         seller: settings.seller_name,
         support: settings.support,
+        billing_portal: settings.billing_portal_url,
         trusted_proxies: settings.trusted_proxies.into(),
         cors_origins: settings.cors_origin.into(),
         limits: http::limits(),

@@ -22,8 +22,13 @@ pub fn timestamp(at: prost_types::Timestamp) -> Option<Timestamp> {
 }
 
 /// The resource name of a grant.
-pub(super) fn grant_name(id: &GrantId) -> String {
+pub fn grant_name(id: &GrantId) -> String {
     format!("licenseGrants/{id}")
+}
+
+/// The grant that a resource name names.
+pub fn grant_id(name: &str) -> Option<GrantId> {
+    name.strip_prefix("licenseGrants/").and_then(GrantId::parse)
 }
 
 /// The resource name of an event.

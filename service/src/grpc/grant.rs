@@ -15,7 +15,7 @@ use crate::store::{Cursor, GrantRow};
 const MOST_FOUND: u32 = 500;
 
 pub(super) fn grant_id(name: &str) -> Result<GrantId, Status> {
-    name.strip_prefix("licenseGrants/").and_then(GrantId::parse).ok_or_else(|| {
+    convert::grant_id(name).ok_or_else(|| {
         let text =
             "a grant is named licenseGrants/lg-…, as lists show it; find it by a Stripe id or an address";
         status::plain(Code::InvalidArgument, "BAD_NAME", text)

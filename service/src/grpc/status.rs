@@ -25,8 +25,13 @@ pub fn plain(code: Code, reason: &str, text: impl Into<String>) -> Status {
     with(code, reason, text, None)
 }
 
+/// Asked for too often, with the time after which to ask again.
+pub fn too_many(text: impl Into<String>, after: Duration) -> Status {
+    with(Code::ResourceExhausted, Reason::RateLimited.as_upper_snake(), text, Some(after))
+}
+
 /// The record cannot be had: the one error that callers retry.
-pub fn store(error: &crate::store::Error) -> Status {
+pub fn store(error: &dyn std::error::Error) -> Status {
     tracing::warn!(%error, "a call failed");
     with(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), Some(Duration::from_secs(1)))
 }

@@ -29,13 +29,16 @@ const NEWS_LOOKS: u32 = 24;
 const PATIENCE: u32 = 60;
 
 /// What a page's address carries.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Visit {
     #[serde(default)]
     session_id: String,
     /// How many times the page has looked again by itself.
     #[serde(default)]
     look: u32,
+    /// What became of the form for another address: `sent` or `address`.
+    #[serde(default)]
+    note: String,
 }
 
 /// `GET /success?session_id=`
@@ -46,7 +49,7 @@ pub(super) async fn success(
     query: Result<Query<Visit>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let json = wants_json(&headers);
-    let visit = query.map_or_else(|_| Visit { session_id: String::new(), look: 0 }, |Query(visit)| visit);
+    let visit = query.map(|Query(visit)| visit).unwrap_or_default();
     let client = client_ip(peer, &headers, &web.trusted_proxies);
     if let Err(wait) = web.limits.visit(client, &visit.session_id) {
         return too_many(&web, wait, json);
@@ -76,7 +79,7 @@ pub(super) async fn success(
 
 /// `GET /`
 pub(super) async fn home(State(web): State<Web>) -> Response {
-    web.show(StatusCode::OK, "pages/home.html", context! {})
+    web.show(StatusCode::OK, "pages/home.html", context! { portal => "portal" })
 }
 
 /// Every other address: a link that was cut off, more likely than a fault of ours.
@@ -133,13 +136,11 @@ fn as_html(web: &Web, visit: &Visit, page: Page, mail_on: bool) -> Response {
     };
     match page {
         Page::Ready { licenses, masked_email } => {
-            let shown = |license: &PageLicense| {
-                let PageLicense { name, key, app_id, expires_at, slots } = license;
-                render::PageLicense::new(name, key.expose(), app_id.as_str(), *expires_at, *slots)
-            };
-            let licenses = Value::from(Serde(licenses.iter().map(shown).collect::<Vec<_>>()));
+            let licenses = Value::from(Serde(licenses.iter().map(shown_license).collect::<Vec<_>>()));
             let email_masked = masked_email.filter(|_| mail_on);
-            web.show(StatusCode::OK, "pages/success.html", context! { licenses, email_masked, order })
+            let note = visit.note.as_str();
+            let context = context! { licenses, email_masked, order, mail_on, note };
+            web.show(StatusCode::OK, "pages/success.html", context)
         }
         Page::Pending => web.show(StatusCode::OK, "pages/pending.html", pending("issuing", LOOK_AGAIN)),
         Page::PaymentPending => {
@@ -149,12 +150,19 @@ fn as_html(web: &Web, visit: &Visit, page: Page, mail_on: bool) -> Response {
         Page::NotFound => {
             let again = visit.look < NEWS_LOOKS && order.starts_with("cs_");
             let context = context! {
+                portal => "portal",
                 refresh_seconds => again.then_some(LOOK_AGAIN_FOR_NEWS),
                 refresh_url => again.then_some(next.as_str()),
             };
             web.show(StatusCode::NOT_FOUND, "pages/not_found.html", context)
         }
     }
+}
+
+/// A license as templates see it.
+pub(super) fn shown_license(license: &PageLicense) -> render::PageLicense {
+    let PageLicense { name, key, app_id, expires_at, slots } = license;
+    render::PageLicense::new(name, key.expose(), app_id.as_str(), *expires_at, *slots)
 }
 
 fn too_many(web: &Web, wait: Duration, json: bool) -> Response {
@@ -170,7 +178,7 @@ fn too_many(web: &Web, wait: Duration, json: bool) -> Response {
 }
 
 /// Nothing of a purchase is kept by browsers and proxies, or told to the next site.
-fn private(response: impl IntoResponse) -> Response {
+pub(super) fn private(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -182,7 +190,7 @@ fn private(response: impl IntoResponse) -> Response {
 }
 
 impl Web {
-    fn show(&self, status: StatusCode, page: &str, context: Value) -> Response {
+    pub(super) fn show(&self, status: StatusCode, page: &str, context: Value) -> Response {
         let nonce = BASE64URL_NOPAD.encode(&rand::rng().random::<[u8; 16]>());
         let shared = context! { nonce => nonce.as_str(), seller => self.seller.clone(), support => self.support.clone(), ..context };
         let (status, html) = match self.renderer.render(page, &shared) {

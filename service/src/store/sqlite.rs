@@ -4,8 +4,8 @@
 //! - [`checkpoint`]: moves committed pages into the file, off the way of those who wait for a commit.
 //! - [`readers`]: a few connections that read the record as of one commit.
 //! - [`file`] and [`schema`]: the file claimed, made, opened and brought up to date.
-//! - [`events`], [`objects`], [`purchases`], [`grants`], [`hands`], [`declared`], [`attempts`], [`deliveries`], [`labels`]: the
-//!   statements.
+//! - [`events`], [`objects`], [`purchases`], [`grants`], [`hands`], [`declared`], [`attempts`], [`deliveries`], [`portal`],
+//!   [`labels`]: the statements.
 //! - [`backup`]: a copy beside the running server.
 //! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
 
@@ -21,6 +21,7 @@ mod grants;
 mod hands;
 mod labels;
 mod objects;
+mod portal;
 mod purchases;
 mod readers;
 mod rows;
@@ -39,7 +40,7 @@ use grantsmith_core::license::{Fingerprint, LicenseKey};
 use grantsmith_core::port::{
     Attempt, AttemptId, AttemptLog, Change, Clock, Kept, LogError, Outcome, Record, ResetId, ResetOutcome,
 };
-use grantsmith_core::purchase::{PurchaseId, StripeId};
+use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
 use grantsmith_core::{AppId, GrantId, Reason};
 use jiff::{SignedDuration, Timestamp};
 
@@ -48,9 +49,9 @@ use self::readers::Readers;
 use self::rows::Packed;
 use self::writer::Writer;
 use super::{
-    Ask, Attachment, Attempted, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event, EventFilter,
-    EventState, GrantFilter, GrantRow, JournalEntry, NewEvent, Object, Progress, PurchaseRecord, Recorded,
-    Store, Taken, Ticket,
+    Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event,
+    EventFilter, EventState, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent, Object, Opens, Progress,
+    PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
 };
 
 /// The record in one SQLite file.
@@ -255,6 +256,47 @@ impl Store for Sqlite {
     async fn resend(&self, grant: &GrantId, cause: &str, at: Timestamp) -> Result<u32, Error> {
         let (grant, cause) = (grant.clone(), cause.to_owned());
         self.writer.write(move |db| deliveries::resend(db, &grant, &cause, at)).await
+    }
+
+    async fn wish_for_link(&self, email: &Email, most: u32, at: Timestamp) -> Result<Limited, Error> {
+        let email = email.clone();
+        self.writer.write(move |db| portal::wish(db, &email, most, at)).await
+    }
+
+    async fn due_wishes(&self, now: Timestamp, limit: u32) -> Result<Vec<Wish>, Error> {
+        self.readers.read(move |db| portal::due(db, now, limit)).await
+    }
+
+    async fn wish_tried(&self, number: i64, again: Option<Timestamp>) -> Result<(), Error> {
+        self.writer.write(move |db| portal::tried(db, number, again)).await
+    }
+
+    async fn issue_token(
+        &self,
+        token: TokenHash,
+        opens: Opens,
+        email: &Email,
+        until: Timestamp,
+    ) -> Result<(), Error> {
+        let email = email.clone();
+        self.writer.write(move |db| portal::issue(db, &token, opens, &email, until)).await
+    }
+
+    async fn spend_token(
+        &self,
+        token: TokenHash,
+        opens: Opens,
+        now: Timestamp,
+    ) -> Result<Option<Email>, Error> {
+        self.writer.write(move |db| portal::spend(db, &token, opens, now)).await
+    }
+
+    async fn resend_for_buyer(&self, resend: BuyerResend) -> Result<Limited, Error> {
+        self.writer.write(move |db| portal::resend(db, &resend)).await
+    }
+
+    async fn tidy_portal(&self, now: Timestamp) -> Result<(), Error> {
+        self.writer.write(move |db| portal::tidy(db, now)).await
     }
 
     async fn journal(&self, grant: &GrantId) -> Result<Vec<JournalEntry>, Error> {

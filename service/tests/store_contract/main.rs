@@ -16,6 +16,7 @@ mod harness;
 mod inbox;
 mod looks;
 mod model;
+mod portal;
 mod secrets;
 mod sqlite;
 
@@ -108,6 +109,16 @@ macro_rules! contract {
             an_address_set_by_hand_outlasts_stripes,
             a_replacement_is_told_when_the_old_key_is_gone,
             a_release_serves_one_revocation,
+        }
+        portal {
+            a_wish_is_answered_to_the_address_on_record,
+            a_purchase_that_is_not_ours_makes_no_address_known,
+            no_hour_has_more_wishes_than_it_may,
+            a_token_is_spent_once_before_its_end_and_on_its_use,
+            of_many_who_spend_a_token_at_once_one_succeeds,
+            a_buyer_may_ask_for_so_many_sendings_an_hour,
+            an_address_that_the_buyer_gave_stays,
+            what_is_over_is_forgotten,
         }
         executor {
             a_crash_at_every_call_leaves_one_live_key,

@@ -9,8 +9,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use grantsmith_core::purchase::Email;
 use grantsmith_core::testing::{ManualClock, World};
-use grantsmith_service::store::{self, Error, EventFilter, NewEvent, Recorded, Store};
+use grantsmith_service::fulfillment::portal::Token;
+use grantsmith_service::store::{self, Error, EventFilter, NewEvent, Opens, Recorded, Store};
+use jiff::Timestamp;
 use rusqlite::Connection;
 
 use crate::Harness;
@@ -140,6 +144,31 @@ async fn every_table_and_column_is_explained() {
         let explained = above.trim().starts_with("--") || text.starts_with("PRIMARY KEY");
         assert!(!names || explained, "no comment above: {line}");
         above = line;
+    }
+}
+
+#[tokio::test]
+async fn no_token_of_the_portal_is_in_the_files() {
+    let harness = SqliteHarness::fresh().await;
+    let store = harness.open().await;
+    let email = Email::new("jane@example.com").expect("an address");
+    let tokens = [Opens::Portal, Opens::Action].map(|opens| (Token::random(), opens));
+    for (token, opens) in &tokens {
+        store.issue_token(token.hash(), *opens, &email, Timestamp::MAX).await.expect("keeps");
+    }
+    let files = || {
+        let names = ["grantsmith.db", "grantsmith.db-wal"];
+        names.map(|name| fs::read(harness.folder.path().join(name)).expect(name)).concat()
+    };
+    let holds = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds(&files(), "jane@example.com"), "the files are those that hold the rest");
+    for (token, opens) in tokens {
+        let raw = BASE64URL_NOPAD.decode(token.expose().as_bytes()).expect("base64");
+        assert!(!holds(&files(), token.expose()), "{opens:?}");
+        assert!(!files().windows(raw.len()).any(|window| window == raw), "{opens:?}, raw");
+        assert!(
+            store.spend_token(token.hash(), opens, Timestamp::UNIX_EPOCH).await.expect("spends").is_some()
+        );
     }
 }
 

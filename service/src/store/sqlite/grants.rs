@@ -149,6 +149,7 @@ pub(super) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Fai
              UNION ALL SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND kind <> 'session')
              UNION ALL SELECT (SELECT min(due) FROM grants WHERE due IS NOT NULL)
              UNION ALL SELECT (SELECT min(due) FROM deliveries WHERE due IS NOT NULL)
+             UNION ALL SELECT (SELECT min(due) FROM portal_wishes WHERE due IS NOT NULL)
          )",
         [],
         |row| row.maybe_time("due"),

@@ -10,7 +10,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row};
 
 use super::failure::Failure;
-use crate::store::{DeliveryKind, DeliveryState, EventState, GrantState, Object, ObjectKind};
+use crate::store::{DeliveryKind, DeliveryState, EventState, GrantState, Object, ObjectKind, Opens};
 
 /// An enum that is stored as words.
 pub(super) trait Word: Copy + 'static {
@@ -45,6 +45,7 @@ words! {
         Pending "pending", Issuing "issuing", Ready "ready", Ended "ended", Parked "parked", NotOurs "not_ours",
     }
     DeliveryKind { Keys "keys", KeysAgain "keys_again", PaymentFailed "payment_failed", }
+    Opens { Portal "link", Action "action", }
     DeliveryState { Due "due", Sent "sent", Parked "parked", Dropped "dropped", }
     DesiredState { Active "active", Suspended "suspended", Revoked "revoked", }
     Expiry { Sold "sold", Followed "followed", }
