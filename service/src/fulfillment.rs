@@ -22,7 +22,7 @@ use crate::decide::Offer;
 use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
 use crate::store::{
-    Ask, Decide, Event, EventState, GrantLicense, GrantRow, GrantState, Object, ObjectKind, Recorded, Store,
+    Ask, Decide, Event, EventState, Forgotten, GrantLicense, GrantRow, GrantState, Object, ObjectKind, Recorded, Store,
     Taken,
 };
 use crate::stripe::Mode;
@@ -201,8 +201,11 @@ impl Fulfillment {
                     ingest::read(&body, Mode::from_livemode(event.livemode), self.rules, self.now())?;
                 (row.signal, row.state, row.reason)
             }
-            // Its body is gone, but its object can still be asked for.
-            None => (object_of(&event).filter(|_| self.stripe.is_some()), EventState::Pending, None),
+            // Its body is gone, but its object can still be asked for. Where it cannot, the event would wait for ever.
+            None => match object_of(&event).filter(|_| self.stripe.is_some()) {
+                Some(object) => (Some(object), EventState::Pending, None),
+                None => return Ok(Some(event)),
+            },
         };
         let (signal, state, reason) = verdict;
         self.store.replay_event(id, signal.as_ref(), state, reason, self.now()).await?;
@@ -284,6 +287,13 @@ impl Fulfillment {
             self.wake.notify_one();
         }
         Ok(taken)
+    }
+
+    /// Erases a buyer.
+    pub async fn forget(&self, address: &Email, person: &str) -> Result<Forgotten, crate::store::Error> {
+        let forgotten = self.store.forget(address, person, self.now()).await?;
+        tracing::info!(purchases = forgotten.purchases, events = forgotten.events, "a buyer was forgotten");
+        Ok(forgotten)
     }
 
     /// Asks for another sending of a grant's keys; gives its number.

@@ -510,6 +510,17 @@ pub struct JournalEntry {
     pub text: String,
 }
 
+/// What a buyer was erased from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Purchases.
+    pub purchases: u64,
+    /// Events whose bodies are gone.
+    pub events: u64,
+    /// Events that hold the address still, because nothing was made of them yet.
+    pub waiting: u64,
+}
+
 /// Which grants to list. All conditions hold together.
 #[derive(Debug, Clone, Default)]
 pub struct GrantFilter {
@@ -649,6 +660,14 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Takes what a person asks for, and decides the purchase anew by `decide`, all in one transaction. A look that began
     /// before it writes nothing and comes again, so that it takes in what the person decided.
     async fn take(&self, ask: Ask, decide: Decide) -> Result<Taken, Error>;
+
+    /// Erases a buyer: the address in grants, notes and whatever Stripe has told, and the bodies of all events of their
+    /// purchases. Keys, licenses and histories stay. What later looks and events tell of the buyer again is cut away by the
+    /// decision that takes it in.
+    ///
+    /// Rewrites the record so that nothing is left in freed places either; writes wait for that. If it fails there, all is
+    /// forgotten, and the same call rewrites once more.
+    async fn forget(&self, address: &Email, person: &str, at: Timestamp) -> Result<Forgotten, Error>;
 
     /// The earliest time at which something is due: a dirty object, a grant or a delivery.
     async fn next_due(&self) -> Result<Option<Timestamp>, Error>;

@@ -1282,6 +1282,26 @@ pub struct ResetLicenseDevicesRequest {
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
 }
+/// Asks to erase a buyer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetBuyerRequest {
+    /// The address, in upper or lower case.
+    #[prost(string, tag = "1")]
+    pub email: ::prost::alloc::string::String,
+}
+/// Says what a buyer was erased from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetBuyerResponse {
+    /// Purchases.
+    #[prost(int64, tag = "1")]
+    pub purchases: i64,
+    /// Events whose bodies are gone.
+    #[prost(int64, tag = "2")]
+    pub events: i64,
+    /// Events that hold the address still, because nothing was made of them yet: repeat the call once this is done.
+    #[prost(int64, tag = "3")]
+    pub waiting_events: i64,
+}
 /// How much of a grant is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1749,6 +1769,39 @@ pub mod license_grant_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Erases a buyer by their address: from grants, from what Stripe has told, and from the file itself. Keys and licenses
+        /// stay. Role: manage.
+        ///
+        /// It may be repeated. Events wait while the record is rewritten.
+        pub async fn forget_buyer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForgetBuyerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetBuyerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ForgetBuyer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ForgetBuyer",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1848,6 +1901,17 @@ pub mod license_grant_service_server {
             &self,
             request: tonic::Request<super::ResetLicenseDevicesRequest>,
         ) -> std::result::Result<tonic::Response<super::LicenseGrant>, tonic::Status>;
+        /// Erases a buyer by their address: from grants, from what Stripe has told, and from the file itself. Keys and licenses
+        /// stay. Role: manage.
+        ///
+        /// It may be repeated. Events wait while the record is rewritten.
+        async fn forget_buyer(
+            &self,
+            request: tonic::Request<super::ForgetBuyerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetBuyerResponse>,
+            tonic::Status,
+        >;
     }
     /// The grants: read, told their keys, mailed again, and decided by people.
     ///
@@ -2498,6 +2562,52 @@ pub mod license_grant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResetLicenseDevicesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ForgetBuyer" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetBuyerSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ForgetBuyerRequest>
+                    for ForgetBuyerSvc<T> {
+                        type Response = super::ForgetBuyerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForgetBuyerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::forget_buyer(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetBuyerSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -147,6 +147,8 @@ CREATE TABLE grants (
     customer TEXT,
     -- 1 if a person set the address: what Stripe says of it does not count any more.
     email_by_hand INTEGER NOT NULL DEFAULT 0,
+    -- 1 once the buyer was forgotten: what Stripe tells of them later is cut away again.
+    forgotten INTEGER NOT NULL DEFAULT 0,
     -- A person's note.
     note TEXT,
     -- 1 once a person has set the expiry, also when that was taken back: licenses are brought to what was sold then.

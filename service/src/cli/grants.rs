@@ -51,6 +51,11 @@ pub enum Command {
         /// licenseGrants/ID or ID
         name: String,
     },
+    /// Erase a buyer from the record: address, and what Stripe has told of them. Keys and licenses stay
+    Forget {
+        /// The buyer's address
+        address: String,
+    },
     /// What a person decides.
     #[command(flatten)]
     Hand(hand::Command),
@@ -107,6 +112,11 @@ pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
             show_keys(&full(&name), &keys.license_keys, output)?;
         }
         Command::Hand(command) => show(&hand::run(&mut caller, command).await?, output)?,
+        Command::Forget { address } => {
+            let request = caller.request(Role::Manage, pb::ForgetBuyerRequest { email: address })?;
+            let answer = caller.client.forget_buyer(request).await.map_err(|status| told(&status))?;
+            show_forgotten(&answer.into_inner(), output)?;
+        }
         Command::Resend { name } => {
             let sent = resend(&mut caller, &name).await?;
             match output {
@@ -162,6 +172,25 @@ fn show_all(grants: &[pb::LicenseGrant], output: Output) -> anyhow::Result<()> {
         Output::Json | Output::Yaml => {
             let all: Vec<Value> = grants.iter().map(value).collect();
             table::structured(&Value::Array(all), output == Output::Yaml)?;
+        }
+    }
+    Ok(())
+}
+
+fn show_forgotten(forgotten: &pb::ForgetBuyerResponse, output: Output) -> anyhow::Result<()> {
+    let &pb::ForgetBuyerResponse { purchases, events, waiting_events } = forgotten;
+    match output {
+        Output::Json | Output::Yaml => {
+            let value = json!({ "purchases": purchases, "events": events, "waiting_events": waiting_events });
+            table::structured(&value, output == Output::Yaml)?;
+        }
+        Output::Table | Output::Name => {
+            table::say(&format!("erased from {purchases} purchases and the bodies of {events} events"));
+            if waiting_events > 0 {
+                table::say(&format!(
+                    "{waiting_events} events wait for their work and hold the address still; repeat this when it is done"
+                ));
+            }
         }
     }
     Ok(())

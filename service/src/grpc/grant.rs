@@ -204,4 +204,12 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         let person = self.allow(&request, Role::Manage)?;
         self.reset_by_hand(request.into_inner(), person).await.map(Response::new)
     }
+
+    async fn forget_buyer(
+        &self,
+        request: Request<pb::ForgetBuyerRequest>,
+    ) -> Result<Response<pb::ForgetBuyerResponse>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.forget_by_hand(&request.into_inner().email, person).await.map(Response::new)
+    }
 }

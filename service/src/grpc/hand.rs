@@ -52,7 +52,7 @@ fn request<M: Message>(call: &str, id: &str, message: &M) -> Result<Option<Reque
 /// An address that mail can be sent to.
 fn address(text: &str) -> Result<Email, Status> {
     let parsed = text.trim().parse::<lettre::Address>().ok();
-    parsed.and_then(|_| Email::new(text)).ok_or_else(|| bad("BAD_ADDRESS", "customer.email is no address"))
+    parsed.and_then(|_| Email::new(text)).ok_or_else(|| bad("BAD_ADDRESS", "the email is no address"))
 }
 
 fn words(field: &str, text: String, longest: usize) -> Result<String, Status> {
@@ -137,6 +137,22 @@ impl Services {
         let grant = grant_id(name)?;
         self.take(Ask { grant, act, request, person, at: self.fulfillment.now() }).await?;
         self.grant(name).await.map(convert::grant)
+    }
+
+    pub(super) async fn forget_by_hand(
+        &self,
+        email: &str,
+        person: String,
+    ) -> Result<pb::ForgetBuyerResponse, Status> {
+        let address = address(email)?;
+        let forgotten = self.fulfillment.forget(&address, &person).await;
+        let forgotten = forgotten.map_err(|error| status::store(&error))?;
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Ok(pb::ForgetBuyerResponse {
+            purchases: count(forgotten.purchases),
+            events: count(forgotten.events),
+            waiting_events: count(forgotten.waiting),
+        })
     }
 
     pub(super) async fn create_by_hand(

@@ -7,6 +7,7 @@
 //! - [`events`], [`objects`], [`purchases`], [`grants`], [`hands`], [`declared`], [`attempts`], [`deliveries`], [`portal`],
 //!   [`labels`]: the statements.
 //! - [`backup`]: a copy beside the running server.
+//! - [`forget`]: a buyer erased, from the pages too.
 //! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
 
 mod attempts;
@@ -17,6 +18,7 @@ mod deliveries;
 mod events;
 mod failure;
 mod file;
+mod forget;
 mod grants;
 mod hands;
 mod labels;
@@ -40,8 +42,8 @@ use grantsmith_core::license::{Fingerprint, LicenseKey};
 use grantsmith_core::port::{
     Attempt, AttemptId, AttemptLog, Change, Clock, Kept, LogError, Outcome, Record, ResetId, ResetOutcome,
 };
-use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
-use grantsmith_core::{AppId, GrantId, Reason};
+use grantsmith_core::purchase::{PurchaseId, StripeId};
+use grantsmith_core::{AppId, Email, GrantId, Reason};
 use jiff::{SignedDuration, Timestamp};
 
 use self::file::Claim;
@@ -50,7 +52,7 @@ use self::rows::Packed;
 use self::writer::Writer;
 use super::{
     Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event,
-    EventFilter, EventState, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent, Object, Opens, Progress,
+    EventFilter, EventState, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent, Object, Opens, Progress,
     PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
 };
 
@@ -210,6 +212,18 @@ impl Store for Sqlite {
 
     async fn take(&self, ask: Ask, decide: Decide) -> Result<Taken, Error> {
         self.writer.write(move |db| hands::take(db, &ask, &decide)).await
+    }
+
+    async fn forget(&self, address: &Email, person: &str, at: Timestamp) -> Result<Forgotten, Error> {
+        let buyer = Arc::new(forget::Buyer::new(address));
+        let searched = Arc::clone(&buyer);
+        let found = self.readers.read(move |db| forget::search(db, &searched)).await?;
+        let cause = format!("hand {person}");
+        let forgotten = self.writer.write(move |db| forget::forget(db, &buyer, &found, &cause, at)).await?;
+        let path = self.claim.path.clone();
+        let purge = tokio::task::spawn_blocking(move || forget::purge(&path));
+        purge.await.map_err(|_| Error::Unavailable("the rewriting was given up".to_owned()))??;
+        Ok(forgotten)
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, Error> {

@@ -4,6 +4,7 @@
 //! version, which may be ten years old. So every field that Stripe has moved is looked for in both places, every id may come
 //! expanded, and every word that Stripe has not told us about yet reads as `Other`, which entitles to nothing.
 
+mod cut;
 mod links;
 mod node;
 mod subscription;
@@ -18,6 +19,7 @@ use grantsmith_core::purchase::{
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub(crate) use cut::cut;
 pub use links::{LinkKind, links};
 pub use subscription::{invoice, subscription, subscription_of_invoice, subscription_status};
 

@@ -8,7 +8,7 @@ use grantsmith_service::store::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::Harness;
-use crate::build::{at, decide, decision, grant_id, issue, parked, progress, ready};
+use crate::build::{at, decide, decision, grant_id, parked, progress, ready};
 
 const HOUR: i64 = 3_600_000;
 
@@ -123,7 +123,7 @@ fn resend(email: Option<Email>, at_millis: i64) -> BuyerResend {
 pub(crate) async fn a_buyer_may_ask_for_so_many_sendings_an_hour<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
-    issue(&*store, "cs_1", 1).await;
+    crate::build::issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
     for n in 0..2 {
         let taken = store.resend_for_buyer(resend(None, 10 + n)).await.expect("asks");
@@ -143,7 +143,7 @@ pub(crate) async fn a_buyer_may_ask_for_so_many_sendings_an_hour<H: Harness>(har
 pub(crate) async fn an_address_that_the_buyer_gave_stays<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
-    issue(&*store, "cs_1", 1).await;
+    crate::build::issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
     store.resend_for_buyer(resend(Email::new("John@Example.com"), 10)).await.expect("asks");
     let due: Vec<u32> = store

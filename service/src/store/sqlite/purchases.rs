@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, named_params, params};
 use super::failure::Failure;
 use super::objects::{self, Verdict};
 use super::rows::{self, Columns, Packed, Word, millis, number};
-use super::{declared, deliveries, events, grants, hands, sold};
+use super::{declared, deliveries, events, forget, grants, hands, sold};
 use crate::store::{
     Attachment, Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Redecided, Snapshot,
     Source, Ticket,
@@ -121,12 +121,12 @@ pub(super) fn decide(
         return Ok(false);
     }
     let (object, _) = objects::find_or_make(connection, &decision.snapshot.object)?;
-    if !replace_snapshot(connection, object, &decision.snapshot, decision.ticket, body)? {
+    if !replace_snapshot(connection, &decision.purchase, object, &decision.snapshot, decision.ticket, body)? {
         return Ok(false);
     }
     for (other, body) in decision.others.iter().zip(others) {
         let (object, _) = objects::find_or_make(connection, &other.object)?;
-        replace_snapshot(connection, object, other, decision.ticket, body)?;
+        replace_snapshot(connection, &decision.purchase, object, other, decision.ticket, body)?;
     }
     for fact in &decision.invoices {
         enter(connection, decision, fact)?;
@@ -155,6 +155,7 @@ pub(super) fn decide(
     write_grant(connection, &by, &decision.clone().into())?;
     sold::remember(connection, &decision.sells)?;
     deliveries::warn(connection, &GrantId::of(&decision.purchase), decision.dunning.as_ref(), decision.at)?;
+    forget::drop_bodies(connection, &decision.purchase)?;
     Ok(true)
 }
 
@@ -166,7 +167,7 @@ pub(super) fn attach(
 ) -> Result<(), Failure> {
     let (object, _) = objects::find_or_make(connection, &attachment.object)?;
     if let (Some(snapshot), Some(body)) = (&attachment.snapshot, body) {
-        replace_snapshot(connection, object, snapshot, attachment.ticket, body)?;
+        replace_snapshot(connection, &attachment.purchase, object, snapshot, attachment.ticket, body)?;
     }
     let drawn = objects::draw(connection)?;
     objects::link(connection, &attachment.object.id, &attachment.purchase, drawn)?;
@@ -174,11 +175,12 @@ pub(super) fn attach(
     if let Ok(own) = StripeId::parse(attachment.purchase.as_str()) {
         objects::mark(connection, &rows::object_named(own), drawn, attachment.at)?;
     }
-    Ok(())
+    forget::drop_bodies(connection, &attachment.purchase).map(|_| ())
 }
 
 fn replace_snapshot(
     connection: &Connection,
+    purchase: &PurchaseId,
     object: i64,
     snapshot: &Snapshot,
     ticket: Ticket,
@@ -188,6 +190,8 @@ fn replace_snapshot(
         Source::Fetched => ("fetched", None, None, None),
         Source::Told { event, kind, at } => ("told", Some(event), Some(kind), Some(millis(*at))),
     };
+    let rest = forget::rest(connection, purchase, &snapshot.body)?;
+    let body = rest.as_ref().unwrap_or(body);
     let replaced = rows::run(
         connection,
         "INSERT INTO snapshots (object, ticket, source, told_event, told_kind, told_at, encoding, body)
