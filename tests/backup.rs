@@ -32,6 +32,12 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// The letters that were sent, by what names them: one that is repeated counts once.
+async fn letters(stack: &Stack) -> BTreeSet<String> {
+    let mails = stack.mail.as_ref().expect("mail").mails().await;
+    mails.iter().map(|mail| mail["MessageID"].as_str().expect("an id").to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_made_in_a_burst_holds_what_was_answered_and_a_server_goes_on_from_it() {
     let mut stack = Stack::plan(Shape::Standalone).start().await;
@@ -43,8 +49,7 @@ async fn a_copy_made_in_a_burst_holds_what_was_answered_and_a_server_goes_on_fro
     for bought in &before {
         keys.push(stack.keys(&bought.session).await);
     }
-    let mailed = stack.mail.as_ref().expect("mail").until_mails(5).await.len();
-    assert_eq!(mailed, 5);
+    stack.mail.as_ref().expect("mail").until_mails(5).await;
 
     // Others buy while the copy is made.
     let burst: Vec<Bought> = (0..60).map(|_| stack.world.buy(order(), stack.now())).collect();
@@ -80,7 +85,11 @@ async fn a_copy_made_in_a_burst_holds_what_was_answered_and_a_server_goes_on_fro
     for bought in &burst {
         stack.until_grant(&bought.session, "READY", "Issued").await;
     }
-    let mailed = stack.mail.as_ref().expect("mail").until_mails(65).await.len();
+    let mailed = until("a letter for each", async || {
+        let letters = letters(&stack).await;
+        (letters.len() >= 65).then_some(letters)
+    })
+    .await;
     let made = stack.authforge.licenses().len();
     assert_eq!(stack.stop_back().await, Some(0));
     for name in names(stack.folder.path()) {
@@ -117,7 +126,11 @@ async fn a_copy_made_in_a_burst_holds_what_was_answered_and_a_server_goes_on_fro
         made,
         "every key that was made since is found, none made again"
     );
-    assert_eq!(stack.mail.as_ref().expect("mail").mails().await.len(), mailed, "and nobody is mailed twice");
+    assert_eq!(
+        letters(&stack).await,
+        mailed,
+        "and there is no second letter, though one may be sent once more"
+    );
     stack.assert_promise();
 }
 
