@@ -1,6 +1,7 @@
 //! The programs, put together from their parts.
 
 mod back;
+mod doctor;
 mod web;
 
 use std::net::SocketAddr;
@@ -90,6 +91,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Grants(client) => return cli::grants::run(client).await,
         Command::Events(client) => return cli::events::run(client).await,
+        Command::Doctor(doctor) => return doctor::run(doctor.settings, doctor.output).await,
         Command::Backup(backup) => return cli::backup::run(backup).await,
         Command::Catalog { command } => return cli::catalog::run(&command),
     }

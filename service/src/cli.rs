@@ -4,7 +4,7 @@ pub mod backup;
 pub mod catalog;
 pub mod events;
 pub mod grants;
-mod table;
+pub(crate) mod table;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use url::Url;
 
-use crate::cli::{Client, backup, catalog, events, grants};
+use crate::cli::{Client, Output, backup, catalog, events, grants};
 use crate::stripe::Mode;
 use crate::telemetry::LogFormat;
 
@@ -49,6 +49,8 @@ pub enum Command {
         #[command(subcommand)]
         command: catalog::Command,
     },
+    /// Check everything that `standalone` would use with the same settings, and say what to mend; changes nothing
+    Doctor(Box<Doctor>),
     /// Copy the record to a new file while its server runs, and read the copy back
     Backup(backup::Backup),
 }
@@ -105,6 +107,17 @@ pub struct Standalone {
     pub admin: Admin,
     #[command(flatten)]
     pub log: Log,
+}
+
+/// Settings of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The settings to check.
+    #[command(flatten)]
+    pub settings: Standalone,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
 }
 
 /// Settings of `server`.

@@ -183,6 +183,20 @@ impl Mailer {
         }
     }
 
+    /// Connects and logs in, and sends nothing. Fails with what to do.
+    pub async fn greet(&self) -> Result<(), String> {
+        match self.transport.test_connection().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the mail server hangs up at once".to_owned()),
+            Err(error) => Err(match error.status() {
+                Some(code) => format!("the mail server refuses with {code}; check user and password"),
+                None => {
+                    "the mail server cannot be reached; check --smtp-url, its port and its TLS".to_owned()
+                }
+            }),
+        }
+    }
+
     fn compose(
         &self,
         template: &str,

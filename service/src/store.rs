@@ -778,6 +778,11 @@ pub fn backup(url: &str, to: &Path, progress: &mut dyn FnMut(u8)) -> Result<Vec<
     sqlite::backup::run(&file_of(url)?, to, progress)
 }
 
+/// Whether the record is there. Fails if it cannot be used; another process may have it open.
+pub fn inspect(url: &str) -> Result<bool, Error> {
+    sqlite::inspect(&file_of(url)?)
+}
+
 fn file_of(url: &str) -> Result<PathBuf, Error> {
     let wrong = |text: &str| Err(Error::BadUrl(text.to_owned()));
     match url.strip_prefix("sqlite://") {

@@ -16,6 +16,7 @@ use grantsmith_core::plan::Policy;
 use grantsmith_core::port::{AttemptId, Clock};
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -121,11 +122,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     let catalog = settings.catalog.as_deref().map(Catalog::read).transpose()?.map(Arc::new);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store::open(&settings.database_url, clock.clone()).await?;
-    let roots = settings.ca_file.as_deref().map(read).transpose()?;
-    let certificates = match &roots {
-        Some(pem) => roots_from_pem(pem).map_err(|error| Wrong(format!("--ca-file: {error}")))?,
-        None => Vec::new(),
-    };
+    let (roots, certificates) = roots(&settings)?;
     let http = http_client(&certificates)?;
     let stripe = stripe_client(&settings, shop.mode, http.clone(), tasks.stop())?;
     let (authforge, fake) =
@@ -203,6 +200,13 @@ async fn tidy(fulfillment: Arc<Fulfillment>, stop: CancellationToken) {
     }
 }
 
+/// Further roots for TLS: as they stand, and read.
+pub(super) fn roots(settings: &Back) -> anyhow::Result<(Option<Vec<u8>>, Vec<CertificateDer<'static>>)> {
+    let Some(pem) = settings.ca_file.as_deref().map(read).transpose()? else { return Ok((None, Vec::new())) };
+    let certificates = roots_from_pem(&pem).map_err(|error| Wrong(format!("--ca-file: {error}")))?;
+    Ok((Some(pem), certificates))
+}
+
 fn new_attempt() -> AttemptId {
     AttemptId(BASE64URL_NOPAD.encode(&rand::rng().random::<[u8; 15]>()))
 }
@@ -238,7 +242,7 @@ fn say_what_is_off(settings: &Back, shop: &Shop) {
     }
 }
 
-fn stripe_client(
+pub(super) fn stripe_client(
     settings: &Back,
     mode: Mode,
     http: reqwest::Client,
@@ -292,7 +296,7 @@ fn fake_settings(clock: Arc<dyn Clock>) -> fake::Settings {
     fake::Settings { seed: rand::random(), ..fake::Settings::new(clock) }
 }
 
-fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow::Result<SharedKey> {
+pub(super) fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow::Result<SharedKey> {
     let place = Place {
         what: "AuthForge API key",
         flag: "authforge-api-key-file",
@@ -336,7 +340,7 @@ fn grpc_tls(settings: &Back) -> anyhow::Result<Option<Tls>> {
     }
 }
 
-fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {
+pub(super) fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {
     let (Some(url), Some(from)) = (&settings.smtp_url, &settings.mail_from) else { return Ok(None) };
     let password = match &settings.smtp_password_file {
         Some(file) => Some(Zeroizing::new(

@@ -25,7 +25,7 @@ pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
 }
 
 /// What a buyer typed must not steer the terminal.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -42,7 +42,7 @@ pub(super) fn or_dash(text: &str) -> String {
 
 /// Prints a value as JSON or YAML.
 #[expect(clippy::print_stdout, reason = "a hand tool's output")]
-pub(super) fn structured(value: &serde_json::Value, yaml: bool) -> anyhow::Result<()> {
+pub(crate) fn structured(value: &serde_json::Value, yaml: bool) -> anyhow::Result<()> {
     let text = if yaml { serde_saphyr::to_string(value)? } else { serde_json::to_string_pretty(value)? };
     println!("{}", text.trim_end());
     Ok(())
@@ -50,6 +50,6 @@ pub(super) fn structured(value: &serde_json::Value, yaml: bool) -> anyhow::Resul
 
 /// Prints a line.
 #[expect(clippy::print_stdout, reason = "a hand tool's output")]
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }

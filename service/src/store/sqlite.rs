@@ -72,6 +72,15 @@ impl fmt::Debug for Sqlite {
     }
 }
 
+/// Whether the file is there. Fails if it cannot be written, is not ours, or its folder is missing.
+pub(super) fn inspect(path: &Path) -> Result<bool, Error> {
+    if !file::usable(path)? {
+        return Ok(false);
+    }
+    let version = schema::reader(path).and_then(|connection| schema::version(&connection, path));
+    version.map(|_| true).map_err(|failure| schema::opening(failure, path))
+}
+
 impl Sqlite {
     /// Opens the file, made if need be, and brings its schema up to date.
     pub(super) async fn open(path: PathBuf, clock: Arc<dyn Clock>) -> Result<Self, Error> {

@@ -195,6 +195,17 @@ impl Client {
         }
     }
 
+    /// The first of all objects of a kind: whether the key may read them.
+    pub async fn first_of(&self, path: &str) -> Result<(), Error> {
+        self.get(path, &[("limit", "1")]).await.map(|_| ())
+    }
+
+    /// The webhook endpoints of the account.
+    pub async fn webhook_endpoints(&self) -> Result<Vec<Value>, Error> {
+        let answer = self.get("/v1/webhook_endpoints", &[("limit", "100")]).await?;
+        list(&answer).cloned()
+    }
+
     async fn get(&self, path: &str, query: Query<'_>) -> Result<Value, Error> {
         let http = &self.settings.http;
         self.ask(|| http.get(format!("{}{path}", self.settings.base_url)).query(query)).await

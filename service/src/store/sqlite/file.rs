@@ -38,6 +38,20 @@ pub(super) fn claim(path: &Path) -> Result<Claim, Error> {
     Ok(Claim { path: real, _lock: lock })
 }
 
+/// Whether the file is there, and can be written; makes nothing.
+pub(super) fn usable(path: &Path) -> Result<bool, Error> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    parent.canonicalize().map_err(|error| no_folder(path, parent, &error))?;
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unusable(path, &error)),
+    }
+}
+
 /// A lock file of its own: a lock on the database file would be lost when SQLite closes any descriptor of it.
 fn lock(real: &Path, told: &Path) -> Result<File, Error> {
     let mut name = real.as_os_str().to_owned();

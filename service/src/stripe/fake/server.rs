@@ -52,6 +52,8 @@ pub enum Route {
     Prices,
     /// `GET /v1/products/{id}`
     Product,
+    /// Lists that are asked for to see whether the key may.
+    Probe,
 }
 
 /// What goes wrong with a request.
@@ -96,6 +98,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Control {
     script: VecDeque<(Route, Fault)>,
+    forbidden: Vec<String>,
+    endpoints: Vec<Value>,
     standing: Option<Fault>,
     counts: BTreeMap<Route, u64>,
     refused: u64,
@@ -139,6 +143,16 @@ impl Server {
     /// A fault that meets every request, after those of the script, until it is taken away with `None`.
     pub fn always(&self, fault: Option<Fault>) {
         self.shared.control(|control| control.standing = fault);
+    }
+
+    /// Takes the permission to list away from the key, by path, such as `/v1/charges`.
+    pub fn forbid(&self, path: &str) {
+        self.shared.control(|control| control.forbidden.push(path.to_owned()));
+    }
+
+    /// Sets the webhook endpoints of the account.
+    pub fn endpoints(&self, endpoints: impl IntoIterator<Item = Value>) {
+        self.shared.control(|control| control.endpoints = endpoints.into_iter().collect());
     }
 
     /// How many requests of a route came with the right key, faults included.
@@ -235,6 +249,12 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/invoices/{id}", get(invoice))
         .route("/v1/invoices", get(invoices))
         .route("/v1/customers/{id}", get(customer))
+        .route("/v1/charges", get(probe))
+        .route("/v1/customers", get(probe))
+        .route("/v1/payment_intents", get(probe))
+        .route("/v1/products", get(probe))
+        .route("/v1/subscriptions", get(probe))
+        .route("/v1/webhook_endpoints", get(probe))
         .fallback(|| async { error(404, None, &[]) })
         .with_state(shared)
 }
@@ -335,6 +355,20 @@ async fn create_session(State(shared): State<Arc<Shared>>, headers: HeaderMap, f
     let form: Form = url::form_urlencoded::parse(&form.0).into_owned().collect();
     let session = || shared.make_session(&headers, form);
     answer_with(&shared, Route::CreateSession, &headers, session).await
+}
+
+/// A list that only tells whether the key may read it; and the endpoints.
+async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    if shared.control(|control| control.forbidden.contains(&path)) {
+        return error(403, None, &[]);
+    }
+    let page = || {
+        let endpoints = || shared.control(|control| control.endpoints.clone());
+        let all = if path == "/v1/webhook_endpoints" { endpoints() } else { Vec::new() };
+        Some(json!({"object": "list", "data": all, "has_more": false, "url": path}))
+    };
+    answer(&shared, Route::Probe, request.headers(), page).await
 }
 
 fn expansions(query: &Pairs) -> impl Iterator<Item = &str> {
