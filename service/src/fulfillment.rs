@@ -22,8 +22,8 @@ use crate::decide::Offer;
 use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
 use crate::store::{
-    Ask, Decide, Event, EventState, Forgotten, GrantLicense, GrantRow, GrantState, Object, ObjectKind, Recorded, Store,
-    Taken,
+    Ask, Decide, Event, EventState, Forgotten, GrantLicense, GrantRow, GrantState, Object, ObjectKind,
+    Recorded, Store, Taken,
 };
 use crate::stripe::Mode;
 use crate::stripe::client::Client as Stripe;

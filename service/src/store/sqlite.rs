@@ -52,8 +52,8 @@ use self::rows::Packed;
 use self::writer::Writer;
 use super::{
     Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event,
-    EventFilter, EventState, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent, Object, Opens, Progress,
-    PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
+    EventFilter, EventState, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent, Object,
+    Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
 };
 
 /// The record in one SQLite file.
