@@ -1,3 +1,6 @@
+mod routes;
+mod subscriptions;
+
 use std::collections::BTreeSet;
 
 use grantsmith_core::purchase::{PaymentStatus, SessionStatus};
