@@ -499,7 +499,9 @@ impl<'a> Planner<'a> {
     /// Whether nobody but this program can have made a license for the purchase: it has only just been paid.
     fn fresh(&self) -> bool {
         self.grant.paid_at.is_some_and(|paid_at| {
-            let since = self.policy.fulfil_since.is_none_or(|since| paid_at >= since);
+            // Stripe tells times in whole seconds.
+            let whole = |since: Timestamp| paid_at.as_second() >= since.as_second();
+            let since = self.policy.fulfil_since.is_none_or(whole);
             since && self.now.wall.duration_since(paid_at) < self.policy.look_before_create_after
         })
     }

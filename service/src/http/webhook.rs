@@ -103,12 +103,24 @@ async fn take(web: &Web, request: Request) -> Result<Answer, Error> {
     })
 }
 
-async fn read(body: Body) -> Result<Bytes, Error> {
-    match Limited::new(body, LARGEST_BODY).collect().await {
+async fn read(mut body: Body) -> Result<Bytes, Error> {
+    match Limited::new(&mut body, LARGEST_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Error::TooLarge),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            pour_away(body).await;
+            Err(Error::TooLarge)
+        }
         Err(_) => Err(Error::BrokenOff),
     }
+}
+
+/// So much of a body that is too large is read and let go.
+const POURED_AWAY: usize = 16 * LARGEST_BODY;
+
+/// Reads on for a while: whoever is still sending would meet a closed connection, and never read the answer.
+async fn pour_away(body: Body) {
+    let mut rest = Limited::new(body, POURED_AWAY);
+    while let Some(Ok(_)) = rest.frame().await {}
 }
 
 /// The answer that the seller reads in Stripe's delivery log.
