@@ -3,10 +3,10 @@
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
 use fantoccini::Locator;
-use grantsmith_service::stripe::fake::{Bought, PaymentPlan};
+use grantsmith_service::stripe::fake::{Bought, Kind, PaymentPlan, Purchase};
 use grantsmith_tests::mailpit::Mailpit;
 use grantsmith_tests::stack::order;
-use grantsmith_tests::{Browser, Shape, Stack, until};
+use grantsmith_tests::{APP, Browser, Shape, Stack, until};
 use reqwest::Response;
 use serde_json::Value;
 
@@ -18,8 +18,8 @@ fn server(stack: &Stack) -> &Mailpit {
 }
 
 /// Somebody buys, and their key has been mailed.
-async fn sold(stack: &Stack, buyer: &str) -> (Bought, String) {
-    let bought = stack.buy(order().by(buyer)).await;
+async fn sold(stack: &Stack, purchase: Purchase) -> (Bought, String) {
+    let bought = stack.buy(purchase).await;
     let key = stack.keys(&bought.session).await.remove(0);
     until("the key's mail", async || {
         (stack.grant(&bought.session).await?["delivery"]["state"] == "SENT").then_some(())
@@ -86,7 +86,7 @@ async fn assert_sound(browser: &Browser, fails: bool) {
 
 async fn buyers_way(stack: &Stack, name: &str, browser: &Browser) {
     let buyer = format!("{name}@example.com");
-    let (bought, key) = sold(stack, &buyer).await;
+    let (bought, key) = sold(stack, order().by(&buyer)).await;
     browser.goto(&stack.url("/portal")).await;
     browser.until_text("Your orders and license keys").await;
     assert_sound(browser, false).await;
@@ -153,7 +153,7 @@ async fn a_buyer_finds_the_key_by_a_mailed_link_and_has_it_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_order_of_the_address_is_there_with_its_state_and_no_other() {
     let stack = Stack::plan(Shape::Standalone).start().await;
-    let (_, another) = sold(&stack, "another@example.com").await;
+    let (_, another) = sold(&stack, order().by("another@example.com")).await;
     let many = stack.buy(order().by(BUYER).times(3)).await;
     let keys = stack.keys(&many.session).await;
     let waiting = stack.buy(order().by(BUYER).paying(PaymentPlan::Delayed)).await;
@@ -191,7 +191,7 @@ async fn the_letter_has_its_link_in_both_parts_and_fits_a_phone() {
         .flags(&["--mail-reply-to", "help@shop.example"])
         .start()
         .await;
-    sold(&stack, BUYER).await;
+    sold(&stack, order().by(BUYER)).await;
     assert_eq!(ask(&stack, BUYER, "192.0.2.1").await.status(), 200);
     let mail = until_mails_to(&stack, BUYER, 2).await.remove(1);
     assert_eq!(mail["Subject"], "Your link to your orders with Test Shop");
@@ -233,7 +233,7 @@ async fn page(answer: Response, address: &str) -> String {
 async fn an_unknown_address_gets_the_same_page_and_no_mail() {
     for shape in SHAPES {
         let stack = Stack::plan(shape).start().await;
-        sold(&stack, BUYER).await;
+        sold(&stack, order().by(BUYER)).await;
         let stranger = "stranger@example.com";
         let (unknown, known) =
             (ask(&stack, stranger, "192.0.2.1").await, ask(&stack, BUYER, "192.0.2.2").await);
@@ -255,7 +255,7 @@ async fn an_unknown_address_gets_the_same_page_and_no_mail() {
 async fn opening_the_link_spends_nothing_and_pressing_spends_it_once() {
     for shape in SHAPES {
         let stack = Stack::plan(shape).start().await;
-        let (_, key) = sold(&stack, BUYER).await;
+        let (_, key) = sold(&stack, order().by(BUYER)).await;
         let link = mailed_link(&stack, BUYER, "192.0.2.1").await;
         for _ in 0..15 {
             let seen = stack.client.get(&link).send().await.expect("an answer");
@@ -291,8 +291,8 @@ async fn opening_the_link_spends_nothing_and_pressing_spends_it_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_can_have_the_keys_of_others_sent() {
     let stack = Stack::plan(Shape::Standalone).start().await;
-    sold(&stack, BUYER).await;
-    let (theirs, _) = sold(&stack, "another@example.com").await;
+    sold(&stack, order().by(BUYER)).await;
+    let (theirs, _) = sold(&stack, order().by("another@example.com")).await;
     let grant = stack.grant(&theirs.session).await.expect("a grant");
     let grant = grant["name"].as_str().and_then(|name| name.strip_prefix("licenseGrants/")).expect("a name");
     let link = mailed_link(&stack, BUYER, "192.0.2.1").await;
@@ -311,7 +311,7 @@ async fn nobody_can_have_the_keys_of_others_sent() {
 async fn an_address_has_three_links_an_hour_known_or_not() {
     for shape in SHAPES {
         let stack = Stack::plan(shape).start().await;
-        sold(&stack, BUYER).await;
+        sold(&stack, order().by(BUYER)).await;
         for address in [BUYER, "stranger@example.com"] {
             for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
                 assert_eq!(ask(&stack, address, client).await.status(), 200);
@@ -349,7 +349,7 @@ async fn a_client_has_ten_requests_a_minute() {
 async fn a_buyer_who_mistyped_the_address_has_the_key_sent_to_another_one() {
     for (shape, javascript) in [(Shape::Standalone, true), (Shape::Split, false)] {
         let stack = Stack::plan(shape).start().await;
-        let (bought, key) = sold(&stack, "mistyped@example.com").await;
+        let (bought, key) = sold(&stack, order().by("mistyped@example.com")).await;
         let browser = Browser::phone(javascript).await;
         browser.goto(&stack.url(&format!("/success?session_id={}", bought.session))).await;
         browser.until_text(&key).await;
@@ -390,9 +390,38 @@ async fn a_buyer_who_mistyped_the_address_has_the_key_sent_to_another_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_found_by_its_address_and_readdressed_by_its_session() {
+    let stack = Stack::plan(Shape::Standalone).start().await;
+    let subscription = order().kind(Kind::Subscription).subscription_metadata("authforge_app_id", APP);
+    let (bought, key) = sold(&stack, subscription.by("mistyped@example.com")).await;
+    let fields = [("session_id", bought.session.as_str()), ("email", BUYER)];
+    assert_eq!(post(&stack, "/success", &fields, "192.0.2.1").await.status(), 303);
+    let mails = until_mails_to(&stack, BUYER, 1).await;
+    assert!(mails[0]["Text"].as_str().expect("a text").contains(&key));
+    let link = mailed_link(&stack, BUYER, "192.0.2.1").await;
+    let opened = post(&stack, "/portal/open", &[("token", token(&link))], "192.0.2.1").await;
+    let opened = opened.text().await.expect("a page");
+    assert!(opened.contains(&key) && opened.contains(">sub_"), "the order is the subscription: {opened}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_only_observes_mails_no_link() {
+    let stack = Stack::plan(Shape::Standalone).flags(&["--mode", "observe"]).start().await;
+    let bought = stack.buy(order().by(BUYER)).await;
+    until("the purchase", async || stack.grant(&bought.session).await).await;
+    assert_eq!(ask(&stack, BUYER, "192.0.2.1").await.status(), 200);
+    until("the wish to be answered", async || {
+        let metrics = stack.metrics().await;
+        metrics.contains("grantsmith_portal_links_total{outcome=\"observed\"} 1").then_some(())
+    })
+    .await;
+    assert!(server(&stack).mails().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wish_outlives_the_mail_server_and_a_kill() {
     let mut stack = Stack::plan(Shape::Standalone).start().await;
-    let (_, key) = sold(&stack, BUYER).await;
+    let (_, key) = sold(&stack, order().by(BUYER)).await;
     stack.mail.as_mut().expect("a mail server").down().await;
     assert_eq!(ask(&stack, BUYER, "192.0.2.1").await.status(), 200);
     stack.kill_back().await;
@@ -448,7 +477,7 @@ async fn without_mail_the_portal_says_that_there_is_none() {
 async fn neither_address_nor_token_is_in_logs_metrics_or_the_record() {
     for shape in SHAPES {
         let mut stack = Stack::plan(shape).start().await;
-        let (bought, key) = sold(&stack, "canary.buyer@very-secret.example").await;
+        let (bought, key) = sold(&stack, order().by("canary.buyer@very-secret.example")).await;
         ask(&stack, "canary.stranger@very-secret.example", "203.0.113.77").await;
         let link = mailed_link(&stack, "canary.buyer@very-secret.example", "203.0.113.77").await;
         stack.client.get(&link).send().await.expect("an answer");

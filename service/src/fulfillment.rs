@@ -215,14 +215,7 @@ impl Fulfillment {
 
     /// What the success page of one session shows. With a Stripe key, an unknown session is asked for and recorded.
     pub async fn page(&self, session: &str) -> Result<Page, crate::store::Error> {
-        let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else {
-            return Ok(Page::NotFound);
-        };
-        let purchase = match StripeId::parse(session) {
-            // A session that sold a subscription belongs to the subscription's grant.
-            Ok(id) => self.store.linked(&id).await?.unwrap_or(purchase),
-            Err(_) => purchase,
-        };
+        let Some(purchase) = self.purchase_of(session).await? else { return Ok(Page::NotFound) };
         match self.store.grant(&GrantId::of(&purchase)).await? {
             Some(row) => Ok(match page_of(&row) {
                 Page::Ready { .. } if self.is_over(&row) => Page::NotFound,
@@ -230,6 +223,17 @@ impl Fulfillment {
             }),
             None => self.unknown(session).await,
         }
+    }
+
+    /// The purchase of a session; none if it is no session's id.
+    async fn purchase_of(&self, session: &str) -> Result<Option<PurchaseId>, crate::store::Error> {
+        let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else { return Ok(None) };
+        let linked = match StripeId::parse(session) {
+            // A session that sold a subscription belongs to the subscription's grant.
+            Ok(id) => self.store.linked(&id).await?,
+            Err(_) => None,
+        };
+        Ok(Some(linked.unwrap_or(purchase)))
     }
 
     /// Whether the time is over in which a success page shows keys.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use grantsmith_core::GrantId;
-use grantsmith_core::purchase::{Email, PurchaseId};
+use grantsmith_core::purchase::Email;
 use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use rand::RngExt;
@@ -207,9 +207,7 @@ impl Fulfillment {
     async fn readdress(&self, session: &str, email: &str, client: IpAddr) -> Result<(), Error> {
         self.admit(client)?;
         let email = self.mailable(email)?;
-        let Ok(purchase @ PurchaseId::Session(_)) = PurchaseId::parse(session) else {
-            return Err(Error::Gone);
-        };
+        let purchase = self.purchase_of(session).await?.ok_or(Error::Gone)?;
         let row = self.store.grant(&GrantId::of(&purchase)).await?;
         let row = row.filter(|row| !self.is_over(row) && self.can_resend(row)).ok_or(Error::Gone)?;
         let taken = self.resend_for_buyer(row.id, Some(email)).await?;

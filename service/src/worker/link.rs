@@ -29,6 +29,7 @@ impl Worker {
             (Some(Outcome::Later(_)), Some(wait)) => ("later", Some(self.after(*wait))),
             (Some(Outcome::Sent), _) => ("sent", None),
             (Some(Outcome::Later(_) | Outcome::Refused(_)), _) => ("refused", None),
+            (None, _) if self.observe => ("observed", None),
             (None, _) => ("unknown", None),
         };
         counter!("grantsmith_portal_links_total", "outcome" => outcome).increment(1);
@@ -40,9 +41,11 @@ impl Worker {
         }
     }
 
-    /// Mails a link; none where nobody is known by that address, or there is no mail server any more.
+    /// Mails a link; none where nobody is known by that address, or no mail is sent.
     async fn answer(&self, wish: &Wish) -> Result<Option<Outcome>, crate::store::Error> {
-        let (Some(mailer), Some(email)) = (&self.mailer, &wish.email) else { return Ok(None) };
+        let (Some(mailer), Some(email), false) = (&self.mailer, &wish.email, self.observe) else {
+            return Ok(None);
+        };
         let token = Token::random();
         self.store.issue_token(token.hash(), Opens::Portal, email, self.now() + TOKEN_FOR).await?;
         Ok(Some(mailer.send_link(&token, email).await))
