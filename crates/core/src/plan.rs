@@ -70,6 +70,9 @@ const LOOKS: &[Duration] =
 /// Until the next look at duplicates that wait for a person.
 const DUPLICATES_AGAIN: Duration = Duration::from_secs(3_600);
 
+/// Until the budget is asked again. Ten thousand may be held, and each hour frees a hundred.
+const BUDGET_AGAIN: Duration = Duration::from_secs(300);
+
 /// Until the next look after a listing that stopped early.
 const BRIEFLY: Duration = Duration::from_secs(5);
 
@@ -376,7 +379,7 @@ impl<'a> Planner<'a> {
         if cause == Cause::Rule {
             let spent = self.observed.record.recent_revocations.saturating_add(self.spent);
             if spent >= self.policy.revocation_budget {
-                self.wait(Duration::from_secs(60));
+                self.wait(BUDGET_AGAIN);
                 return Reason::RevocationHeld;
             }
             self.spent += 1;
