@@ -1,6 +1,6 @@
 //! Subscriptions against the real program: what Stripe does to them, and what then becomes of the licenses.
 //!
-//! - [`flood`]: ten thousand ends at once.
+//! - [`flood`]: a thousand ends at once.
 //! - [`lives`]: each turn that a subscription can take, in every rendering, fetched and believed.
 //! - [`orders`]: events in any order, again and again.
 //! - [`mails`]: who is told what.
