@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::grant::{Grant, GrantId, LicenseName};
+use crate::grant::{Cause, Grant, GrantId, LicenseName};
 use crate::license::{AppId, LicenseKey};
 use crate::plan::{Observed, Plan, Policy, Revocation, Step, plan};
 use crate::port::{
@@ -357,13 +357,20 @@ impl Round<'_> {
         }
     }
 
-    async fn revoke(&self, key: &LicenseKey, cause: crate::grant::Cause) -> Result<(), Halt> {
+    async fn revoke(&self, key: &LicenseKey, cause: Cause) -> Result<(), Halt> {
         let state = self.record.licenses.iter().find(|kept| kept.key == *key).map(|kept| kept.state);
         let at = if let Some(KeptState::Revoking { at, .. }) = state {
             at
         } else {
             let at = self.executor.clock.now().wall;
-            self.note(key, KeptState::Revoking { at, cause }).await?;
+            match cause {
+                // The plan counted what was on record; others may have spent since.
+                Cause::Rule => {
+                    let budget = self.executor.policy.revocation_budget;
+                    self.executor.log.spend(self.id, &key.fingerprint(), at, budget).await?;
+                }
+                Cause::Hand => self.note(key, KeptState::Revoking { at, cause }).await?,
+            }
             at
         };
         self.executor.api.revoke(key, self.priority).await?;

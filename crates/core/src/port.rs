@@ -424,6 +424,7 @@ pub enum Change {
 /// - A write that returned `Ok` survives a crash that follows it.
 /// - `open` succeeds for one writer only: it fails with [`LogError::Conflict`] unless the record is still at `version`.
 /// - `keep` of a license that is kept already changes nothing.
+/// - `spend` counts and writes in one step: rounds side by side, of one process or of several, never overspend.
 #[async_trait]
 pub trait AttemptLog: Send + Sync {
     /// Reads the record of a grant.
@@ -441,6 +442,17 @@ pub trait AttemptLog: Send + Sync {
     /// Writes down a change to a kept license.
     async fn note(&self, grant: &GrantId, fingerprint: &Fingerprint, change: &Change)
     -> Result<(), LogError>;
+
+    /// Writes down that a rule is about to revoke a license, which is then [`KeptState::Revoking`] since `at`.
+    ///
+    /// Fails with [`LogError::Conflict`], and writes nothing, if the hour before `at` holds `budget` revocations by rule already.
+    async fn spend(
+        &self,
+        grant: &GrantId,
+        fingerprint: &Fingerprint,
+        at: Timestamp,
+        budget: u32,
+    ) -> Result<(), LogError>;
 
     /// Writes down what became of a wish to unbind devices.
     async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError>;

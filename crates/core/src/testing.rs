@@ -84,12 +84,13 @@ impl Crash {
         self.0.passed.load(Ordering::Relaxed)
     }
 
-    /// A place to stop: never returns if it is the one.
+    /// A place to stop: goes no further while it is the one.
     pub(crate) async fn point(&self) {
         let here = self.0.passed.fetch_add(1, Ordering::Relaxed);
-        if *lock(&self.0.at) == Some(here) {
-            std::future::pending::<()>().await;
-        }
+        std::future::poll_fn(
+            |_| if *lock(&self.0.at) == Some(here) { Poll::Pending } else { Poll::Ready(()) },
+        )
+        .await;
     }
 }
 

@@ -5,11 +5,13 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops where the world is not as it set it up")]
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use grantsmith_core::grant::DesiredState;
 use grantsmith_core::license::LicenseStatus;
-use grantsmith_core::port::{Clock, Outcome};
+use grantsmith_core::port::{Clock, Outcome, Priority};
 use grantsmith_core::testing::{Fault, World, grant};
 use grantsmith_core::{Grant, GrantId, Reason};
 
@@ -142,6 +144,37 @@ fn two_processes_at_once_make_one_key() {
         assert!(made <= 1, "{made} keys after {report:?}, stopped at {point}");
         world.settle(&wanted).expect("comes to rest");
         assert_kept_promise(&world, &wanted, &format!("stopped at {point}"));
+    }
+}
+
+#[test]
+fn rounds_side_by_side_stay_within_the_budget() {
+    for point in 0.. {
+        let mut world = World::new();
+        world.policy.revocation_budget = 1;
+        let paid = world.clock.now().wall;
+        let refunded = ["cs_test_one", "cs_test_two"].map(|id| {
+            let grant = grant(id).paid(paid);
+            world.settle(&grant.clone().build().expect("grant")).expect("comes to rest");
+            grant.state(DesiredState::Revoked).build().expect("grant")
+        });
+        let processes = [world.process(), world.process()];
+        // One stops at each place, the other runs to its end, then the first goes on.
+        let mut slow = pin!(processes[0].advance(&refunded[0], Priority::Refund));
+        world.crash.arm(Some(point));
+        if slow.as_mut().now_or_never().is_some() {
+            assert!(point > 5, "there were {point} places to stop");
+            break;
+        }
+        let other = processes[1].advance(&refunded[1], Priority::Refund).now_or_never().expect("runs");
+        world.crash.arm(None);
+        let first = slow.now_or_never().expect("runs");
+        let revoked = world.api.truth(|truth| {
+            truth.licenses.iter().filter(|license| license.status == LicenseStatus::Revoked).count()
+        });
+        let reasons = [first.licenses[0].1, other.licenses[0].1];
+        assert_eq!(revoked, 1, "{reasons:?}, stopped at {point}");
+        assert!(reasons.contains(&Reason::RevocationHeld), "{reasons:?}, stopped at {point}");
     }
 }
 

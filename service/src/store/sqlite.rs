@@ -44,7 +44,7 @@ use grantsmith_core::port::{
 };
 use grantsmith_core::purchase::{PurchaseId, StripeId};
 use grantsmith_core::{AppId, Email, GrantId, Reason};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use self::file::Claim;
 use self::readers::Readers;
@@ -355,10 +355,9 @@ impl AttemptLog for Sqlite {
     async fn load(&self, grant: &GrantId) -> Result<Record, LogError> {
         let grant = grant.clone();
         let now = self.now();
-        let hour_ago = now.checked_sub(SignedDuration::from_hours(1)).unwrap_or(now);
         Ok(self
             .readers
-            .read(move |db| attempts::load(db, &grant, hour_ago))
+            .read(move |db| attempts::load(db, &grant, now))
             .await
             .map_err(|error| log_error(&error))?)
     }
@@ -393,6 +392,19 @@ impl AttemptLog for Sqlite {
             (grant.clone(), fingerprint.clone(), change.clone(), self.now());
         let note = move |db: &_| attempts::change(db, &grant, &fingerprint, &change, at);
         self.writer.write(note).await.map_err(|error| log_error(&error))
+    }
+
+    async fn spend(
+        &self,
+        grant: &GrantId,
+        fingerprint: &Fingerprint,
+        at: Timestamp,
+        budget: u32,
+    ) -> Result<(), LogError> {
+        let (grant, fingerprint) = (grant.clone(), fingerprint.clone());
+        let write = move |db: &_| attempts::spend(db, &grant, &fingerprint, at, budget);
+        let spent = self.writer.write(write).await;
+        if spent.map_err(|error| log_error(&error))? { Ok(()) } else { Err(LogError::Conflict) }
     }
 
     async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError> {

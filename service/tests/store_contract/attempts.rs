@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use grantsmith_core::grant::Cause;
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::{AttemptId, Change, Clock, Kept, KeptState, LogError, Outcome};
@@ -140,6 +141,36 @@ pub(crate) async fn revocations_by_rule_are_counted_over_all_grants<H: Harness>(
     assert_eq!(recent().await, 3);
     harness.clock().advance(Duration::from_secs(55 * 60));
     assert_eq!(recent().await, 0, "an hour later they are nobody's business");
+}
+
+pub(crate) async fn who_spend_the_budget_at_once_never_overspend<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let (now, budget) = (harness.clock().now().wall, 3);
+    for n in 0..8 {
+        decide(&*store, &format!("cs_{n}"), 1, 1).await;
+        let license = kept(&format!("AAAA-BBBB-CCCC-DDD{n}"), 1);
+        store.keep(&grant_id(&format!("cs_{n}")), &license).await.expect("keeps");
+    }
+    let spend = async |n: usize| {
+        let license = kept(&format!("AAAA-BBBB-CCCC-DDD{n}"), 1).key.fingerprint();
+        store.spend(&grant_id(&format!("cs_{n}")), &license, now, budget).await
+    };
+    let spent = join_all((0..8).map(spend)).await;
+    let refused = spent.iter().filter(|spent| **spent == Err(LogError::Conflict)).count();
+    assert_eq!(refused, 5, "{spent:?}");
+    let mut revoking = 0;
+    for (n, spent) in spent.iter().enumerate() {
+        let record = store.load(&grant_id(&format!("cs_{n}"))).await.expect("loads");
+        assert_eq!(record.recent_revocations, budget);
+        let state = record.licenses[0].state;
+        assert_eq!(state == KeptState::Revoking { at: now, cause: Cause::Rule }, spent.is_ok(), "{state:?}");
+        revoking += u32::from(spent.is_ok());
+    }
+    assert_eq!(revoking, budget);
+    harness.clock().advance(Duration::from_hours(1));
+    let license = kept("AAAA-BBBB-CCCC-DDD0", 1).key.fingerprint();
+    let later = harness.clock().now().wall;
+    store.spend(&grant_id("cs_0"), &license, later, budget).await.expect("an hour later there is a new one");
 }
 
 pub(crate) async fn attempts_need_a_grant<H: Harness>(harness: H) {

@@ -68,6 +68,16 @@ impl AttemptLog for Stopping {
         between!(self.note(grant, key, change))
     }
 
+    async fn spend(
+        &self,
+        grant: &GrantId,
+        key: &Fingerprint,
+        at: jiff::Timestamp,
+        budget: u32,
+    ) -> Result<(), LogError> {
+        between!(self.spend(grant, key, at, budget))
+    }
+
     async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError> {
         between!(self.reset(grant, reset, outcome))
     }

@@ -90,6 +90,7 @@ macro_rules! contract {
             keeping_a_key_twice_changes_nothing,
             a_key_has_one_grant,
             revocations_by_rule_are_counted_over_all_grants,
+            who_spend_the_budget_at_once_never_overspend,
             attempts_need_a_grant,
             labels_are_remembered_by_app,
         }

@@ -61,8 +61,15 @@ impl MemoryLog {
         *lock(&self.nap) = nap;
     }
 
-    fn revocations(&self) -> u32 {
-        let now = self.clock.now().wall;
+    fn change(&self, grant: &GrantId, fingerprint: &Fingerprint, change: &Change) {
+        self.edit(grant, |record| {
+            for kept in record.licenses.iter_mut().filter(|kept| kept.key.fingerprint() == *fingerprint) {
+                kept.apply(change);
+            }
+        });
+    }
+
+    fn revocations(&self, now: Timestamp) -> u32 {
         let hour_ago = now.checked_sub(SignedDuration::from_hours(1)).unwrap_or(now);
         let by_rule = |kept: &&Kept| match kept.state {
             KeptState::Revoking { at, cause } | KeptState::Revoked { at, cause } => {
@@ -80,7 +87,7 @@ impl MemoryLog {
 impl AttemptLog for MemoryLog {
     async fn load(&self, grant: &GrantId) -> Result<Record, LogError> {
         self.crash.point().await;
-        let recent_revocations = self.revocations();
+        let recent_revocations = self.revocations(self.clock.now().wall);
         Ok(Record { recent_revocations, ..self.record(grant) })
     }
 
@@ -124,11 +131,23 @@ impl AttemptLog for MemoryLog {
         change: &Change,
     ) -> Result<(), LogError> {
         self.crash.point().await;
-        self.edit(grant, |record| {
-            for kept in record.licenses.iter_mut().filter(|kept| kept.key.fingerprint() == *fingerprint) {
-                kept.apply(change);
-            }
-        });
+        self.change(grant, fingerprint, change);
+        self.crash.point().await;
+        Ok(())
+    }
+
+    async fn spend(
+        &self,
+        grant: &GrantId,
+        fingerprint: &Fingerprint,
+        at: Timestamp,
+        budget: u32,
+    ) -> Result<(), LogError> {
+        self.crash.point().await;
+        if self.revocations(at) >= budget {
+            return Err(LogError::Conflict);
+        }
+        self.change(grant, fingerprint, &Change::State(KeptState::Revoking { at, cause: Cause::Rule }));
         self.crash.point().await;
         Ok(())
     }

@@ -17,16 +17,22 @@ use super::rows::{self, Columns, Word, millis, number, slots_number};
 const WORK: &str = "work";
 
 /// Reads the record of a grant. One that was never decided has an empty record.
-pub(super) fn load(connection: &Connection, grant: &GrantId, hour_ago: Timestamp) -> Result<Record, Failure> {
+pub(super) fn load(connection: &Connection, grant: &GrantId, now: Timestamp) -> Result<Record, Failure> {
     let version = rows::count(connection, "SELECT version FROM grants WHERE id = ?1", [grant.as_str()])?;
-    let revoked = "SELECT count(*) FROM licenses WHERE revoked_cause = 'rule' AND revoked_at > ?1";
     Ok(Record {
         version,
         licenses: kept(connection, grant)?,
         attempts: attempts(connection, grant)?,
         resets: resets(connection, grant)?,
-        recent_revocations: rows::one(connection, revoked, [millis(hour_ago)])?.unwrap_or_default(),
+        recent_revocations: recent_revocations(connection, now)?,
     })
+}
+
+/// The revocations by rule in the hour before `now`, over all grants.
+fn recent_revocations(connection: &Connection, now: Timestamp) -> Result<u32, Failure> {
+    let hour_ago = now.checked_sub(SignedDuration::from_hours(1)).unwrap_or(now);
+    let sql = "SELECT count(*) FROM licenses WHERE revoked_cause = 'rule' AND revoked_at > ?1";
+    Ok(rows::one(connection, sql, [millis(hour_ago)])?.unwrap_or_default())
 }
 
 /// The kept licenses of a grant, in the order of keeping.
@@ -243,6 +249,22 @@ pub(super) fn settle(
         Outcome::Refused => "was refused",
     };
     grants::note(connection, grant, at, WORK, &format!("license {name}: attempt {attempt} {what}"))
+}
+
+/// Writes down that a rule is about to revoke a license. False, and nothing written, if the budget is spent.
+pub(super) fn spend(
+    connection: &Connection,
+    grant: &GrantId,
+    fingerprint: &Fingerprint,
+    at: Timestamp,
+    budget: u32,
+) -> Result<bool, Failure> {
+    if recent_revocations(connection, at)? >= budget {
+        return Ok(false);
+    }
+    let state = Change::State(KeptState::Revoking { at, cause: Cause::Rule });
+    change(connection, grant, fingerprint, &state, at)?;
+    Ok(true)
 }
 
 /// Writes down a change to a kept license.
