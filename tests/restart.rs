@@ -297,6 +297,17 @@ async fn terminations_of_server_and_webhook_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_works_and_ends_though_nobody_reads_its_log() {
+    let mut stack = Stack::plan(Shape::Standalone).start().await;
+    stack.stop_reading_back().await;
+    let bought = stack.buy(order()).await;
+    assert_eq!(stack.keys(&bought.session).await.len(), 1);
+    assert_eq!(stack.stop_back().await, Some(0));
+    stack.up().await;
+    assert_eq!(stack.keys(&bought.session).await, stack.live()[&bought.session]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_termination_waits_for_nobody_longer_than_25_seconds() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let smtp = format!("smtp://{}", silent.local_addr().expect("an address"));

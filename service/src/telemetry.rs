@@ -22,8 +22,12 @@ pub fn start_logging(format: LogFormat) {
     let terminal = std::io::stderr().is_terminal();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,h2=warn,tower=warn,lettre=warn"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        // They would go to standard error, which panics where nobody reads it any more.
+        .log_internal_errors(false);
     // A second start in one process (tests) keeps the first.
     let _ = match (format, terminal) {
         (LogFormat::Text, _) | (LogFormat::Auto, true) => builder.with_target(false).try_init(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::until;
 
@@ -52,6 +53,7 @@ pub fn binary() -> &'static Path {
 pub struct Program {
     child: Child,
     log: Arc<Mutex<String>>,
+    ears: Vec<JoinHandle<()>>,
 }
 
 impl Program {
@@ -71,7 +73,7 @@ impl Program {
         let log = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn tokio::io::AsyncRead + Unpin + Send>; 2] =
             [Box::new(child.stderr.take().expect("a pipe")), Box::new(child.stdout.take().expect("a pipe"))];
-        for stream in streams {
+        let listen = |stream| {
             let log = log.clone();
             tokio::spawn(async move {
                 let mut lines = BufReader::new(stream).lines();
@@ -80,9 +82,10 @@ impl Program {
                     log.push_str(&line);
                     log.push('\n');
                 }
-            });
-        }
-        Self { child, log }
+            })
+        };
+        let ears = streams.into_iter().map(listen).collect();
+        Self { child, log, ears }
     }
 
     /// All that the program has said.
@@ -106,6 +109,14 @@ impl Program {
     pub async fn kill(mut self) -> String {
         self.child.kill().await.expect("the program can be killed");
         self.log()
+    }
+
+    /// Nobody reads what the program says from here on: its pipes are closed, as when the program behind a `|` has ended.
+    pub async fn stop_reading(&mut self) {
+        for ear in self.ears.drain(..) {
+            ear.abort();
+            let _ = ear.await;
+        }
     }
 
     /// Its process id.

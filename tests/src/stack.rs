@@ -306,6 +306,11 @@ impl Stack {
         self.logs.push_str(&program.kill().await);
     }
 
+    /// Nobody reads what the program that holds the record says from here on.
+    pub async fn stop_reading_back(&mut self) {
+        self.back.as_mut().expect("it runs").stop_reading().await;
+    }
+
     /// SIGTERM to the program that holds the record, and its end. Gives its exit code.
     pub async fn stop_back(&mut self) -> Option<i32> {
         let program = self.back.take().expect("it runs");
