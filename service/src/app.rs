@@ -94,6 +94,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(doctor) => return doctor::run(doctor.settings, doctor.output).await,
         Command::Backup(backup) => return cli::backup::run(backup).await,
         Command::Catalog { command } => return cli::catalog::run(&command),
+        Command::Import(import) => return cli::import::run(import).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod catalog;
 pub mod events;
 pub mod grants;
+pub mod import;
 pub(crate) mod table;
 
 use std::path::{Path, PathBuf};
@@ -21,9 +22,20 @@ use crate::config::Wrong;
 use crate::grpc::tokens::TokenFile;
 use crate::secret_file::{Place, Watched};
 
-/// What every hand tool takes.
+/// What a hand tool with several commands takes.
 #[derive(Debug, Args)]
 pub struct Client<C: Subcommand> {
+    /// How the server is reached.
+    #[command(flatten)]
+    pub access: Access,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: C,
+}
+
+/// What every hand tool takes.
+#[derive(Debug, Args)]
+pub struct Access {
     /// The gRPC server
     #[arg(
         long,
@@ -42,9 +54,14 @@ pub struct Client<C: Subcommand> {
     /// How to print
     #[arg(short, long, default_value = "table", global = true)]
     pub output: Output,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: C,
+}
+
+impl Access {
+    /// The channel and the caller's tokens.
+    pub(crate) fn open(&self) -> anyhow::Result<(Channel, Arc<ArcSwap<TokenFile>>)> {
+        let tokens = token_file(self.token_file.as_deref(), CancellationToken::new())?;
+        Ok((channel(&self.server, self.ca_file.as_deref())?, tokens))
+    }
 }
 
 /// How to print.

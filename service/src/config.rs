@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use url::Url;
 
-use crate::cli::{Client, Output, backup, catalog, events, grants};
+use crate::cli::{Client, Output, backup, catalog, events, grants, import};
 use crate::stripe::Mode;
 use crate::telemetry::LogFormat;
 
@@ -43,6 +43,8 @@ pub enum Command {
     Grants(Client<grants::Command>),
     /// Look at Stripe's events, and play them again
     Events(Client<events::Command>),
+    /// Take in keys that were sold before: they are not made again and not mailed
+    Import(import::Import),
     /// Check what is sold before it is sold
     Catalog {
         /// What to do.

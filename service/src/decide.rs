@@ -213,6 +213,7 @@ pub fn decide(
         _ => problem,
     };
     let terms = record.terms.clone().map_or_else(|| view.terms(offer).map_err(missing), Ok);
+    let terms = terms.or_else(|problem| record.imported.clone().ok_or(problem));
     let grant = entitle(&facts, &terms, &record.hand, now);
     let (state, reason, detail) = stand(&grant.standing);
     let entitled = state == GrantState::Issuing;

@@ -1,5 +1,6 @@
 //! What the server does for its callers, however they reach it: gRPC, or the webhook in the same process.
 
+mod import;
 pub mod portal;
 
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use grantsmith_authforge::Client as AuthForge;
 use grantsmith_core::license::Slots;
 use grantsmith_core::port::{Clock, KeptState};
 use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
@@ -16,6 +18,8 @@ use grantsmith_core::{AppId, DesiredState, GrantId, LicenseKey, Reason};
 use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tokio::sync::Notify;
+
+pub use import::{ImportError, Imported, SoldKey};
 
 use crate::checkout::Till;
 use crate::decide::Offer;
@@ -40,6 +44,7 @@ pub struct Fulfillment {
     clock: Arc<dyn Clock>,
     rules: Rules,
     stripe: Option<Stripe>,
+    authforge: AuthForge,
     page_for: Duration,
     mail_enabled: bool,
     installation: String,
@@ -60,6 +65,8 @@ pub struct Parts {
     pub rules: Rules,
     /// Stripe's API, where there is a key for it.
     pub stripe: Option<Stripe>,
+    /// AuthForge, where imported keys are looked up.
+    pub authforge: AuthForge,
     /// How long after its payment a success page shows the key.
     pub page_for: Duration,
     /// Whether mail is sent.
@@ -124,8 +131,19 @@ pub struct PageLicense {
 impl Fulfillment {
     /// The use cases over their parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, clock, rules, stripe, page_for, mail_enabled, installation, offer, till, wake } =
-            parts;
+        let Parts {
+            store,
+            clock,
+            rules,
+            stripe,
+            authforge,
+            page_for,
+            mail_enabled,
+            installation,
+            offer,
+            till,
+            wake,
+        } = parts;
         let strangers = RateLimiter::direct(Quota::per_second(STRANGERS));
         let clients = Window::new(portal::REQUESTS, portal::REQUESTS_IN);
         Arc::new(Self {
@@ -133,6 +151,7 @@ impl Fulfillment {
             clock,
             rules,
             stripe,
+            authforge,
             page_for,
             mail_enabled,
             installation,

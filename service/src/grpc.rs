@@ -5,6 +5,7 @@ mod event;
 mod filter;
 mod grant;
 mod hand;
+mod import;
 mod page_token;
 pub mod status;
 mod storefront;

@@ -1,8 +1,8 @@
 //! Where a purchase stands once a person has decided: from what is on record alone, so also while Stripe is away.
 
 use grantsmith_core::Reason;
-use grantsmith_core::manual;
 use grantsmith_core::purchase::PurchaseId;
+use grantsmith_core::{entitle, manual};
 use jiff::Timestamp;
 
 use crate::decide::{self, Occasion, Offer};
@@ -22,7 +22,21 @@ pub(crate) fn decide(
     };
     let sold_before = record.reason == Some(Reason::NoTerms);
     let occasion = Occasion { looked_at, ticket, cause: None, sold_before, now };
-    decide::decide(purchase, record, &recorded(purchase, record), offer, occasion).map(Redecided::from)
+    let decision = decide::decide(purchase, record, &recorded(purchase, record), offer, occasion);
+    decision.map(Redecided::from).or_else(|| imported(record))
+}
+
+/// A purchase of which nothing is known but the keys that were imported for it.
+fn imported(record: &PurchaseRecord) -> Option<Redecided> {
+    let licenses = entitle::imported(&record.declared, &record.hand);
+    (!licenses.is_empty()).then_some(Redecided {
+        state: GrantState::Issuing,
+        reason: Reason::Issuing,
+        detail: None,
+        terms: None,
+        paid_at: None,
+        licenses,
+    })
 }
 
 fn promised(purchase: &PurchaseId, record: &PurchaseRecord, now: Timestamp) -> Redecided {

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use grantsmith_authforge::LabelCache;
 use grantsmith_core::manual::Promised;
 
-pub use hand::{Act, Ask, Decide, HandRow, Promise, Redecided, Refusal, Request, Taken};
+pub use hand::{Act, Ask, Decide, HandRow, Import, Promise, Redecided, Refusal, Request, Taken};
 
 /// Why the record could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -216,6 +216,8 @@ pub struct PurchaseRecord {
     pub declared: Vec<Declared>,
     /// The terms fixed at the first decision.
     pub terms: Option<Terms>,
+    /// What an imported license shows of the terms, until they are fixed.
+    pub imported: Option<Terms>,
     /// The payment's time, stored at the first decision.
     pub paid_at: Option<Timestamp>,
     /// Why its grant stands where it does.

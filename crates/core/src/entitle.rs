@@ -9,7 +9,7 @@ mod units;
 
 use jiff::Timestamp;
 
-use crate::grant::{Declared, Grant, Hand, Standing};
+use crate::grant::{Declared, Desired, Grant, Hand, Standing};
 use crate::purchase::{InvoiceFact, PurchaseId, SessionSnapshot, SubscriptionSnapshot};
 use crate::reason::Reason;
 use crate::terms::{Problem, Terms};
@@ -73,6 +73,13 @@ pub fn entitle(facts: &Facts<'_>, terms: &Result<Terms, Problem>, hand: &Hand, n
     }
     grant.licenses = grant.licenses.into_iter().map(|desired| hand.apply(desired)).collect();
     grant
+}
+
+/// The imported licenses of a purchase of which nothing else is known: they stay as they were handed over, under the hand as
+/// it is now.
+pub fn imported(declared: &[Declared], hand: &Hand) -> Vec<Desired> {
+    let imported = declared.iter().filter(|declared| declared.imported);
+    imported.map(|declared| hand.apply(session::imported(declared))).collect()
 }
 
 fn standing_of(problem: &Problem) -> Standing {

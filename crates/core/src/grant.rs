@@ -132,6 +132,8 @@ pub struct Declared {
     pub app_id: AppId,
     /// Its device slots.
     pub slots: Slots,
+    /// Its key was imported, and no paid unit of its app has been found for it so far: it stays all the same.
+    pub imported: bool,
 }
 
 /// Where a purchase stands.
@@ -170,6 +172,8 @@ pub struct Desired {
     pub reason: Reason,
     /// Who decided the state.
     pub cause: Cause,
+    /// Its key was imported, and no paid unit of its app has been found for it so far.
+    pub imported: bool,
 }
 
 /// Whether an expiry is a term of sale or follows something.

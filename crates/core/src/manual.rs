@@ -100,6 +100,7 @@ pub fn granted(purchase: &PurchaseId, made_at: Timestamp, promised: &[Promised],
             expiry: Expiry::Sold,
             reason: Reason::Issued,
             cause: Cause::Rule,
+            imported: false,
         })
     };
     Grant {

@@ -273,7 +273,7 @@ impl<'a> Planner<'a> {
 
     /// No key is kept: find one, wait for one, or make one.
     fn missing(&mut self, unit: &Unit<'_>) -> Reason {
-        if let Some(found) = unit.best() {
+        if let Some(found) = unit.best(self.observed.record) {
             // Told by its time; failing that (clocks), a license that appears while our own attempt is unclear is ours:
             // the worse mistake is a buyer who never gets the mail.
             let maker = unit.maker(found, self.policy).or_else(|| unit.unclear().next());
@@ -427,7 +427,10 @@ impl<'a> Planner<'a> {
     /// That is remembered until a complete listing says otherwise, so it is looked for again now and then.
     fn surplus(&mut self, unit: &Unit<'_>, kept: &Kept) -> bool {
         let mut foreign = false;
-        for row in unit.rows.iter().filter(|row| row.key != kept.key && row.status == LicenseStatus::Active) {
+        let record = self.observed.record;
+        for row in
+            unit.rows.iter().filter(|row| !record.keeps(&row.key) && row.status == LicenseStatus::Active)
+        {
             if unit.maker(row, self.policy).is_some() {
                 self.plan.steps.push(Step::Revoke(row.key.clone(), Revocation::Surplus));
             } else {
@@ -530,9 +533,10 @@ impl<'a> Unit<'a> {
     }
 
     /// Of several, live before revoked, then the oldest, then by key so that every process chooses the same.
-    fn best(&self) -> Option<&'a License> {
+    fn best(&self, record: &Record) -> Option<&'a License> {
         self.rows
             .iter()
+            .filter(|row| !record.keeps(&row.key))
             .min_by_key(|row| (row.status != LicenseStatus::Active, row.created_at, row.key.fingerprint()))
     }
 

@@ -371,6 +371,11 @@ impl Record {
         self.licenses.iter().find(|kept| kept.name == *name && kept.generation == generation)
     }
 
+    /// Whether a key is kept, as whatever license of the grant.
+    pub fn keeps(&self, key: &LicenseKey) -> bool {
+        self.licenses.iter().any(|kept| kept.key == *key)
+    }
+
     /// The newest license that was kept before this generation of a unit.
     pub fn before(&self, name: &LicenseName, generation: u32) -> Option<&Kept> {
         let older = self.licenses.iter().filter(|kept| kept.name == *name && kept.generation < generation);

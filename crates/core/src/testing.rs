@@ -236,6 +236,7 @@ impl GrantBuilder {
             expiry: Expiry::Sold,
             reason: if self.state == DesiredState::Active { Reason::Issued } else { Reason::Refunded },
             cause: Cause::Rule,
+            imported: false,
         };
         Some(Grant {
             purchase: PurchaseId::parse(&self.purchase).ok()?,

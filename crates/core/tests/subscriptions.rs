@@ -283,6 +283,7 @@ fn declared(names: &[(&str, &str)]) -> Vec<Declared> {
         name: LicenseName::parse(name).expect("name"),
         app_id: app(app_id),
         slots: Slots::Limited(1),
+        imported: false,
     };
     names.iter().map(one).collect()
 }
@@ -345,6 +346,35 @@ fn a_name_stays_with_its_app() {
             ("3", "app-1", DesiredState::Revoked)
         ]
     );
+}
+
+#[test]
+fn imported_keys_are_no_surplus_and_end_with_the_subscription() {
+    use DesiredState::{Active, Revoked, Suspended};
+    let imported = |names: &[(&str, &str)]| {
+        let known = declared(names).into_iter();
+        known.map(|declared| Declared { imported: true, ..declared }).collect::<Vec<_>>()
+    };
+    let mut case = Case { declared: imported(&[("main", "app-1"), ("2", "app-1")]), ..Case::default() };
+    let names = |grant: &Grant| -> Vec<(String, DesiredState, bool)> {
+        let licenses = grant.licenses.iter();
+        licenses.map(|license| (license.name.to_string(), license.state, license.imported)).collect()
+    };
+    let both = |state| vec![("main".to_owned(), state, false), ("2".to_owned(), state, true)];
+    assert_eq!(names(&case.decide()), both(Active), "one was paid for, two were handed over");
+    case.subscription.status = SubscriptionStatus::Unpaid;
+    assert_eq!(names(&case.decide()), both(Suspended));
+    case.subscription.status = SubscriptionStatus::Canceled;
+    assert_eq!(names(&case.decide()), both(Revoked));
+
+    let mut case = Case { declared: imported(&[("main", "app-9")]), ..Case::default() };
+    let grant = case.decide();
+    assert_eq!(names(&grant), [("main".to_owned(), Active, true)], "no second key for the one unit");
+    assert_eq!(grant.licenses[0].app_id, app("app-9"), "the key's own app");
+
+    // Once a unit was paid for, giving it back takes its key.
+    case.declared = declared(&[("main", "app-1"), ("2", "app-1")]);
+    assert_eq!(states(&case.decide()), [("main".to_owned(), Active), ("2".to_owned(), Revoked)]);
 }
 
 fn told(n: i64, status: SubscriptionStatus, was: Option<SubscriptionStatus>) -> ToldSubscription {

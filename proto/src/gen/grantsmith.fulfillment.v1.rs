@@ -1302,6 +1302,81 @@ pub struct ForgetBuyerResponse {
     #[prost(int64, tag = "3")]
     pub waiting_events: i64,
 }
+/// Asks to keep a key that was sold before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportLicenseRequest {
+    /// The Checkout session or subscription at Stripe, `cs_…` or `sub_…`.
+    #[prost(string, tag = "1")]
+    pub stripe_id: ::prost::alloc::string::String,
+    /// The secret key.
+    #[prost(string, tag = "2")]
+    pub license_key: ::prost::alloc::string::String,
+    /// The AuthForge app of the key.
+    #[prost(string, tag = "3")]
+    pub app_id: ::prost::alloc::string::String,
+    /// The buyer's address, taken only if none is known. May be empty.
+    #[prost(string, tag = "4")]
+    pub email: ::prost::alloc::string::String,
+    /// Only say what would become of it.
+    #[prost(bool, tag = "5")]
+    pub validate_only: bool,
+}
+/// Says what became of a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportLicenseResponse {
+    /// What became of it; with `validate_only`, what would.
+    #[prost(enumeration = "import_license_response::Outcome", tag = "1")]
+    pub outcome: i32,
+    /// The grant that keeps it, `licenseGrants/{license_grant}`.
+    #[prost(string, tag = "2")]
+    pub license_grant: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `ImportLicenseResponse`.
+pub mod import_license_response {
+    /// What became of a key.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Outcome {
+        /// Not told.
+        Unspecified = 0,
+        /// It is kept from now on.
+        Adopted = 1,
+        /// It was kept before: nothing has changed.
+        Known = 2,
+    }
+    impl Outcome {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OUTCOME_UNSPECIFIED",
+                Self::Adopted => "OUTCOME_ADOPTED",
+                Self::Known => "OUTCOME_KNOWN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+                "OUTCOME_ADOPTED" => Some(Self::Adopted),
+                "OUTCOME_KNOWN" => Some(Self::Known),
+                _ => None,
+            }
+        }
+    }
+}
 /// How much of a grant is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1802,6 +1877,44 @@ pub mod license_grant_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Keeps a key that was sold without Grantsmith for its purchase: it is not made again, not mailed, and no surplus. Its
+        /// app, slots, expiry and state are what AuthForge says. From then on it follows its purchase: one of a subscription is
+        /// brought to the end of the current period, and revoked by rule, within the budget, when the subscription has ended. Role:
+        /// manage.
+        ///
+        /// With a Stripe API key the purchase is looked up before. A repetition finds the key `OUTCOME_KNOWN`. NOT_FOUND with
+        /// reason `NO_LICENSE` or `OBJECT_GONE` when AuthForge or Stripe does not know it; FAILED_PRECONDITION when the key belongs
+        /// to another app or purchase, or the purchase to the other mode; UNAVAILABLE when nobody could say, and then the same
+        /// call may be made again.
+        pub async fn import_license(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportLicenseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportLicenseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ImportLicense",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "grantsmith.fulfillment.v1.LicenseGrantService",
+                        "ImportLicense",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1910,6 +2023,22 @@ pub mod license_grant_service_server {
             request: tonic::Request<super::ForgetBuyerRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ForgetBuyerResponse>,
+            tonic::Status,
+        >;
+        /// Keeps a key that was sold without Grantsmith for its purchase: it is not made again, not mailed, and no surplus. Its
+        /// app, slots, expiry and state are what AuthForge says. From then on it follows its purchase: one of a subscription is
+        /// brought to the end of the current period, and revoked by rule, within the budget, when the subscription has ended. Role:
+        /// manage.
+        ///
+        /// With a Stripe API key the purchase is looked up before. A repetition finds the key `OUTCOME_KNOWN`. NOT_FOUND with
+        /// reason `NO_LICENSE` or `OBJECT_GONE` when AuthForge or Stripe does not know it; FAILED_PRECONDITION when the key belongs
+        /// to another app or purchase, or the purchase to the other mode; UNAVAILABLE when nobody could say, and then the same
+        /// call may be made again.
+        async fn import_license(
+            &self,
+            request: tonic::Request<super::ImportLicenseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportLicenseResponse>,
             tonic::Status,
         >;
     }
@@ -2608,6 +2737,52 @@ pub mod license_grant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ForgetBuyerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grantsmith.fulfillment.v1.LicenseGrantService/ImportLicense" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportLicenseSvc<T: LicenseGrantService>(pub Arc<T>);
+                    impl<
+                        T: LicenseGrantService,
+                    > tonic::server::UnaryService<super::ImportLicenseRequest>
+                    for ImportLicenseSvc<T> {
+                        type Response = super::ImportLicenseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportLicenseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LicenseGrantService>::import_license(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportLicenseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

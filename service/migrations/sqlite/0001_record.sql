@@ -185,7 +185,9 @@ CREATE TABLE terms (
     -- What each price sells, as JSON: app, duration, slots and the rules for what comes later.
     terms TEXT NOT NULL,
     -- When the terms were fixed.
-    fixed INTEGER NOT NULL
+    fixed INTEGER NOT NULL,
+    -- 1 if they are only what an imported license shows: what the purchase itself says replaces them.
+    imported INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- What people decided. It outranks Stripe's facts until it is taken back.
@@ -234,6 +236,8 @@ CREATE TABLE declared (
     cause TEXT NOT NULL,
     -- Where the license stands, as the last round of work saw it.
     standing TEXT NOT NULL,
+    -- 1 while its key is an imported one that no paid unit of its app was found for.
+    imported INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (grant_id, name)
 ) STRICT, WITHOUT ROWID;
 

@@ -145,6 +145,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         clock: clock.clone(),
         rules: Rules { mode: shop.mode, events_only: settings.events_only, catalog: offer.catalog.is_some() },
         stripe: stripe.clone(),
+        authforge: authforge.clone(),
         page_for: settings.success_page_for,
         mail_enabled: mailer.is_some(),
         installation: settings.installation.clone(),

@@ -8,9 +8,8 @@ use clap::Subcommand;
 use grantsmith_proto::v1 as pb;
 use pb::event_service_client::EventServiceClient;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::{Client, Output, channel, table, token_file, told};
+use super::{Client, Output, table, told};
 use crate::grpc::convert::timestamp;
 use crate::grpc::tokens::Role;
 
@@ -40,10 +39,9 @@ pub enum Command {
 
 /// Runs `grantsmith events`.
 pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
-    let tokens = token_file(client.token_file.as_deref(), CancellationToken::new())?;
-    let mut service = EventServiceClient::new(channel(&client.server, client.ca_file.as_deref())?)
-        .max_decoding_message_size(4 << 20);
-    let output = client.output;
+    let (channel, tokens) = client.access.open()?;
+    let mut service = EventServiceClient::new(channel).max_decoding_message_size(4 << 20);
+    let output = client.access.output;
     match client.command {
         Command::List { filter, limit } => {
             let mut events = Vec::new();

@@ -8,10 +8,9 @@ use clap::Subcommand;
 use grantsmith_proto::v1 as pb;
 use pb::license_grant_service_client::LicenseGrantServiceClient;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::{Client, Output, channel, table, token_file, told};
+use super::{Client, Output, table, told};
 use crate::grpc::convert::timestamp;
 use crate::grpc::tokens::{Role, TokenFile};
 
@@ -74,10 +73,9 @@ impl Caller {
 
 /// Runs `grantsmith grants`.
 pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
-    let tokens = token_file(client.token_file.as_deref(), CancellationToken::new())?;
-    let channel = channel(&client.server, client.ca_file.as_deref())?;
+    let (channel, tokens) = client.access.open()?;
     let mut caller = Caller { client: LicenseGrantServiceClient::new(channel), tokens };
-    let output = client.output;
+    let output = client.access.output;
     match client.command {
         Command::List { filter, limit } => {
             let grants = list(&mut caller, filter, limit).await?;

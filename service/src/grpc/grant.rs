@@ -212,4 +212,12 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         let person = self.allow(&request, Role::Manage)?;
         self.forget_by_hand(&request.into_inner().email, person).await.map(Response::new)
     }
+
+    async fn import_license(
+        &self,
+        request: Request<pb::ImportLicenseRequest>,
+    ) -> Result<Response<pb::ImportLicenseResponse>, Status> {
+        let person = self.allow(&request, Role::Manage)?;
+        self.import(request.into_inner(), person).await.map(Response::new)
+    }
 }

@@ -27,7 +27,7 @@ const MOST_LICENSES: usize = 100;
 const WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-fn bad(reason: &str, text: impl Into<String>) -> Status {
+pub(super) fn bad(reason: &str, text: impl Into<String>) -> Status {
     status::plain(Code::InvalidArgument, reason, text)
 }
 
@@ -50,7 +50,7 @@ fn request<M: Message>(call: &str, id: &str, message: &M) -> Result<Option<Reque
 }
 
 /// An address that mail can be sent to.
-fn address(text: &str) -> Result<Email, Status> {
+pub(super) fn address(text: &str) -> Result<Email, Status> {
     let parsed = text.trim().parse::<lettre::Address>().ok();
     parsed.and_then(|_| Email::new(text)).ok_or_else(|| bad("BAD_ADDRESS", "the email is no address"))
 }
@@ -114,6 +114,7 @@ fn refused(refusal: Refusal, name: &str) -> Status {
             Duration::from_secs(2),
         ),
         Refusal::NothingHeld => failed("NOTHING_HELD", "no license of the grant is held; nothing to release"),
+        Refusal::KeyTaken => failed("KEY_TAKEN", "the key is kept for another purchase already"),
     }
 }
 

@@ -6,7 +6,7 @@ use grantsmith_core::grant::{DesiredState, LicenseName};
 use grantsmith_core::manual::Promised;
 use grantsmith_core::purchase::{Email, PurchaseId};
 use grantsmith_core::terms::Terms;
-use grantsmith_core::{Desired, GrantId, Reason};
+use grantsmith_core::{Desired, GrantId, License, Reason};
 use jiff::Timestamp;
 
 use super::{Decision, GrantState, PurchaseRecord, Ticket};
@@ -64,6 +64,26 @@ pub enum Act {
     Replace(Option<LicenseName>),
     /// Unbind the devices of a license; none is the only one.
     ResetDevices(Option<LicenseName>),
+    /// Keep a key that was sold without this program, as the next license of its purchase that has none. A repetition is
+    /// told by the key.
+    Import(Import),
+}
+
+/// A key that was sold without this program.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// What it was sold for.
+    pub purchase: PurchaseId,
+    /// The mode of this installation.
+    pub livemode: bool,
+    /// The license, as AuthForge has it.
+    pub license: License,
+    /// What it shows of the terms: they count where the purchase itself tells none.
+    pub terms: Terms,
+    /// The buyer's address, if none is known.
+    pub email: Option<Email>,
+    /// Whether Stripe can be asked about the purchase.
+    pub look: bool,
 }
 
 /// A grant that a person makes.
@@ -111,6 +131,8 @@ pub enum Refusal {
     KeyPending,
     /// No revocation of it is held.
     NothingHeld,
+    /// The key is kept for another purchase.
+    KeyTaken,
 }
 
 /// Where a grant stands when a person has decided.

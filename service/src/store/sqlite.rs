@@ -21,6 +21,7 @@ mod file;
 mod forget;
 mod grants;
 mod hands;
+mod imports;
 mod labels;
 mod objects;
 mod portal;

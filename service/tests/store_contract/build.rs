@@ -82,6 +82,7 @@ pub(crate) fn desired(ordinal: u32) -> Desired {
         expiry: Expiry::Sold,
         reason: Reason::Issued,
         cause: Cause::Rule,
+        imported: false,
     }
 }
 

@@ -13,6 +13,7 @@ mod faults;
 mod grants;
 mod hands;
 mod harness;
+mod imports;
 mod inbox;
 mod looks;
 mod model;
@@ -99,6 +100,11 @@ macro_rules! contract {
             a_try_says_when_to_come_back,
             a_resend_has_the_next_number,
             what_waits_for_a_person_gives_way_to_a_resend,
+        }
+        imports {
+            an_imported_key_is_kept_once,
+            a_declared_license_without_a_key_gets_the_imported_one,
+            what_a_purchase_says_outranks_what_its_imported_key_shows,
         }
         hands {
             a_promise_is_a_grant_of_its_own,

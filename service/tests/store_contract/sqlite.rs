@@ -198,7 +198,7 @@ async fn the_log_stays_bounded_under_constant_load() {
             }
         })
     };
-    for round in 0..25 {
+    for round in 0..40 {
         let tellings = (0..400).map(|n| {
             let store = Arc::clone(&store);
             tokio::spawn(async move { store.record_event(large(&format!("evt_{round}_{n}"))).await })
@@ -209,7 +209,8 @@ async fn the_log_stays_bounded_under_constant_load() {
         longest = longest.max(fs::metadata(&log).expect("a log").len());
     }
     reading.abort();
-    assert!(longest < 100 << 20, "{longest} bytes of log for 200 MB of events");
+    // Where the writer no longer waits for a pass of the checkpointer, and half as much again for what commits meanwhile.
+    assert!(longest < 192 << 20, "{longest} bytes of log for 320 MB of events");
 }
 
 /// A file system of two megabytes, if this user may have one.

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::grant::{Cause, Desired, DesiredState, Expiry, Grant, Standing};
+use crate::grant::{Cause, Declared, Desired, DesiredState, Expiry, Grant, Standing};
 use crate::purchase::{
     LineItem, Payment, PaymentIntentStatus, PaymentStatus, SessionMode, SessionSnapshot, SessionStatus,
 };
@@ -49,9 +49,11 @@ pub(super) fn decide(
     match units::named(&sold(session, terms), facts.declared, true) {
         Ok(named) => {
             grant.standing = Standing::Entitled;
+            let units = named.units.iter();
             // What is left over stays declared as it was: a finished session sells what it sold.
             grant.licenses =
-                named.units.into_iter().map(|(name, sold)| desired(name, &sold, paid_at)).collect();
+                units.map(|unit| unit.own(desired(unit.name.clone(), &unit.sold, paid_at))).collect();
+            grant.licenses.extend(named.extra.into_iter().map(imported));
         }
         Err(standing) => grant.standing = standing,
     }
@@ -69,6 +71,23 @@ pub(super) fn desired<L>(name: crate::grant::LicenseName, sold: &Sold<'_, L>, pa
         expiry: Expiry::Sold,
         reason: Reason::Issued,
         cause: Cause::Rule,
+        imported: false,
+    }
+}
+
+/// An imported license that no unit is known for. Its expiry is its own.
+pub(super) fn imported(declared: &Declared) -> Desired {
+    Desired {
+        name: declared.name.clone(),
+        generation: 1,
+        app_id: declared.app_id.clone(),
+        slots: declared.slots,
+        state: DesiredState::Active,
+        expires_at: None,
+        expiry: Expiry::Sold,
+        reason: Reason::Issued,
+        cause: Cause::Rule,
+        imported: true,
     }
 }
 

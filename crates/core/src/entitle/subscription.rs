@@ -54,13 +54,26 @@ pub(super) fn decide(
         }
     };
     grant.standing = Standing::Entitled;
-    grant.dunning = view.dunning(named.units.iter().map(|(_, sold)| sold.terms));
+    grant.dunning = view.dunning(named.units.iter().map(|unit| unit.sold.terms));
     grant.look_again = grant.dunning.as_ref().map(|dunning| dunning.ends_at).filter(|ends| *ends > now);
-    let licenses = named.units.into_iter().map(|(name, sold)| match sold.line {
-        Line::Recurring(period_end) => view.desired(name, sold.terms, period_end, paid_at),
-        Line::Once => session::desired(name, &sold, paid_at),
+    let licenses = named.units.iter().map(|unit| {
+        let (name, sold) = (unit.name.clone(), &unit.sold);
+        unit.own(match sold.line {
+            Line::Recurring(period_end) => view.desired(name, sold.terms, period_end, paid_at),
+            Line::Once => session::desired(name, sold, paid_at),
+        })
     });
     grant.licenses = licenses.collect();
+    if let Some(line) = terms.lines.first() {
+        // Whoever handed it over meant it to last as long as the subscription.
+        let extra = |declared: &Declared| Desired {
+            app_id: declared.app_id.clone(),
+            slots: declared.slots,
+            imported: true,
+            ..view.desired(declared.name.clone(), &line.terms, view.period_end(), paid_at)
+        };
+        grant.licenses.extend(named.extra.into_iter().map(extra));
+    }
     // Absence counts only where all items are known.
     if subscription.items_complete {
         grant.licenses.extend(named.left.into_iter().map(|left| withdrawn(left, paid_at)));
@@ -113,6 +126,7 @@ fn withdrawn(left: &Declared, paid_at: Timestamp) -> Desired {
         expiry: Expiry::Sold,
         reason: Reason::Canceled,
         cause: Cause::Rule,
+        imported: false,
     }
 }
 
@@ -126,6 +140,12 @@ impl View<'_> {
     fn latest_invoice(&self) -> Option<&InvoiceFact> {
         let latest = self.subscription.latest_invoice.as_ref()?;
         self.invoices.iter().find(|invoice| invoice.id == latest.as_str())
+    }
+
+    /// The end of the current period: newer renderings tell it with the items.
+    fn period_end(&self) -> Option<Timestamp> {
+        let items = self.subscription.items.iter().filter_map(|item| item.period_end).max();
+        items.or(self.subscription.period_end)
     }
 
     /// Items show a raised quantity before it is paid for.
@@ -177,6 +197,7 @@ impl View<'_> {
             expiry: if follows { Expiry::Followed } else { Expiry::Sold },
             reason,
             cause: Cause::Rule,
+            imported: false,
         }
     }
 

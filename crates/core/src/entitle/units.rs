@@ -2,8 +2,7 @@
 //!
 //! A name belongs to an app for ever. Lines that grow take new names, lines that shrink give the newest back.
 
-use crate::grant::{Declared, LicenseName, Standing};
-use crate::license::AppId;
+use crate::grant::{Declared, Desired, LicenseName, Standing};
 use crate::purchase::LineItem;
 use crate::reason::Reason;
 use crate::terms::{LicenseTerms, Terms};
@@ -33,14 +32,35 @@ pub(super) fn sold<'a, L>(
     lines.into_iter().filter_map(one).collect()
 }
 
-/// Names for all units, those of the declared ones first; and the declared ones that are sold no longer.
+/// Names for all units, those of the declared ones first; and the declared ones that no unit stands behind.
 pub(super) struct Named<'a, L> {
-    pub(super) units: Vec<(LicenseName, Sold<'a, L>)>,
+    pub(super) units: Vec<Unit<'a, L>>,
+    /// Sold no longer.
     pub(super) left: Vec<&'a Declared>,
+    /// Imported, and never seen to be sold: more keys were handed over than units were paid for.
+    pub(super) extra: Vec<&'a Declared>,
 }
 
-/// Gives each unit its name. Of `declared`, units of the same app keep theirs, oldest first. If lines `may_grow` no more
-/// than they did, no unit is added.
+/// A unit with its name.
+pub(super) struct Unit<'a, L> {
+    pub(super) name: LicenseName,
+    pub(super) sold: Sold<'a, L>,
+    /// The imported license that stands for it, of another app than the terms say.
+    pub(super) instead: Option<&'a Declared>,
+}
+
+impl<L> Unit<'_, L> {
+    /// A license that the terms declare for the unit, with what its imported key was handed over with.
+    pub(super) fn own(&self, desired: Desired) -> Desired {
+        match self.instead {
+            Some(own) => Desired { app_id: own.app_id.clone(), slots: own.slots, imported: true, ..desired },
+            None => desired,
+        }
+    }
+}
+
+/// Gives each unit its name. Of `declared`, units of the same app keep theirs, oldest first; an imported license of another
+/// app stands for a unit that has none. If lines `may_grow` no more than they did, no unit is added.
 pub(super) fn named<'a, L: Clone>(
     sold: &[Sold<'a, L>],
     declared: &'a [Declared],
@@ -56,24 +76,28 @@ pub(super) fn named<'a, L: Clone>(
     }
     let mut left: Vec<&Declared> = declared.iter().collect();
     let mut next = declared.iter().filter_map(|declared| declared.name.ordinal()).max().unwrap_or(0);
+    let each = sold.iter().flat_map(|line| (0..line.units).map(move |_| line));
+    let known: Vec<_> =
+        each.map(|line| (line, take(&mut left, |declared| declared.app_id == line.terms.app_id))).collect();
     let mut units = Vec::new();
-    for line in sold {
-        for _ in 0..line.units {
-            let name = match take(&mut left, &line.terms.app_id) {
-                Some(name) => name,
-                None if may_grow || declared.is_empty() => {
-                    next = next.saturating_add(1);
-                    LicenseName::of_unit(next)
-                }
-                None => continue,
-            };
-            units.push((name, line.clone()));
-        }
+    for (sold, known) in known {
+        let sold = sold.clone();
+        let instead = if known.is_none() { take(&mut left, |declared| declared.imported) } else { None };
+        let name = match known.or(instead) {
+            Some(declared) => declared.name.clone(),
+            None if may_grow || declared.is_empty() => {
+                next = next.saturating_add(1);
+                LicenseName::of_unit(next)
+            }
+            None => continue,
+        };
+        units.push(Unit { name, sold, instead });
     }
-    Ok(Named { units, left })
+    let (extra, left) = left.into_iter().partition(|declared| declared.imported);
+    Ok(Named { units, left, extra })
 }
 
-fn take(left: &mut Vec<&Declared>, app: &AppId) -> Option<LicenseName> {
-    let place = left.iter().position(|declared| declared.app_id == *app)?;
-    Some(left.remove(place).name.clone())
+fn take<'a>(left: &mut Vec<&'a Declared>, wanted: impl Fn(&Declared) -> bool) -> Option<&'a Declared> {
+    let place = left.iter().position(|declared| wanted(declared))?;
+    Some(left.remove(place))
 }

@@ -36,12 +36,13 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
 
 /// The names that were given so far, in the order of their units.
 pub(super) fn names(connection: &Connection, id: &GrantId) -> Result<Vec<Declared>, Failure> {
-    let sql = "SELECT name, app_id, slots FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name";
+    let sql = "SELECT name, app_id, slots, imported FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name";
     rows::all(connection, sql, [id.as_str()], |row| {
         Ok(Declared {
             name: row.license_name("name")?,
             app_id: row.app_id("app_id")?,
             slots: row.slots("slots")?,
+            imported: row.value("imported")?,
         })
     })
 }
@@ -57,6 +58,7 @@ fn desired(row: &Row<'_>) -> Result<Desired, Failure> {
         expiry: row.word("expiry")?,
         reason: row.word("reason")?,
         cause: row.word("cause")?,
+        imported: row.value("imported")?,
     })
 }
 
@@ -88,16 +90,19 @@ fn withdraw(connection: &Connection, id: &GrantId, name: &str) -> Result<bool, F
     )? > 0)
 }
 
-fn declare_one(
+/// Declares one license, whatever is declared besides.
+pub(super) fn declare_one(
     connection: &Connection,
     id: &GrantId,
     ordinal: u32,
     license: &Desired,
 ) -> Result<bool, Failure> {
     let changed = rows::run(connection, "INSERT INTO declared (
-             grant_id, name, ordinal, generation, app_id, slots, state, expires_at, expiry, reason, cause, standing
+             grant_id, name, ordinal, generation, app_id, slots, state, expires_at, expiry, reason, cause, standing,
+             imported
          ) VALUES (
-             :grant, :name, :ordinal, :generation, :app, :slots, :state, :expires_at, :expiry, :reason, :cause, 'Issuing'
+             :grant, :name, :ordinal, :generation, :app, :slots, :state, :expires_at, :expiry, :reason, :cause, 'Issuing',
+             :imported
          ) ON CONFLICT (grant_id, name) DO UPDATE SET
              ordinal = excluded.ordinal,
              generation = excluded.generation,
@@ -107,10 +112,11 @@ fn declare_one(
              expires_at = excluded.expires_at,
              expiry = excluded.expiry,
              reason = excluded.reason,
-             cause = excluded.cause
-         WHERE (generation, app_id, slots, state, expires_at, expiry, reason, cause) IS NOT (
+             cause = excluded.cause,
+             imported = excluded.imported
+         WHERE (generation, app_id, slots, state, expires_at, expiry, reason, cause, imported) IS NOT (
              excluded.generation, excluded.app_id, excluded.slots, excluded.state, excluded.expires_at,
-             excluded.expiry, excluded.reason, excluded.cause
+             excluded.expiry, excluded.reason, excluded.cause, excluded.imported
          )", named_params! {
         ":grant": id.as_str(),
         ":name": license.name.as_str(),
@@ -123,6 +129,7 @@ fn declare_one(
         ":expiry": license.expiry.word(),
         ":reason": license.reason.word(),
         ":cause": license.cause.word(),
+        ":imported": license.imported,
     })?;
     Ok(changed > 0)
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, named_params, params};
 use super::failure::Failure;
 use super::purchases::By;
 use super::rows::{self, Columns, Word, millis, number, slots_number};
-use super::{declared, deliveries, grants, objects, purchases};
+use super::{declared, deliveries, grants, imports, objects, purchases};
 use crate::store::{Act, Ask, Decide, GrantLicense, HandRow, Promise, Refusal, Request, Taken, Ticket};
 
 /// How long a request's id is kept.
@@ -111,6 +111,13 @@ pub(super) fn take(connection: &Connection, ask: &Ask, decide: &Decide) -> Resul
             None => {}
         }
     }
+    if let Act::Import(import) = &ask.act {
+        match grants::of_key(connection, &import.license.key.fingerprint())? {
+            Some(owner) if owner == ask.grant => return Ok(Taken::Repeated),
+            Some(_) => return Ok(Taken::Refused(Refusal::KeyTaken)),
+            None => {}
+        }
+    }
     let purchase = match purchase(connection, ask)? {
         Ok(purchase) => purchase,
         Err(refusal) => return Ok(Taken::Refused(refusal)),
@@ -153,6 +160,7 @@ fn purchase(connection: &Connection, ask: &Ask) -> Result<Result<PurchaseId, Ref
     Ok(match (found, &ask.act) {
         (Some(_), Act::Promise(_)) => Err(Refusal::Exists),
         (None, Act::Promise(promise)) => Ok(promise.purchase.clone()),
+        (None, Act::Import(import)) => Ok(import.purchase.clone()),
         (Some(purchase), _) => Ok(purchase),
         (None, _) => Err(Refusal::NoGrant),
     })
@@ -163,6 +171,7 @@ fn act(connection: &Connection, ask: &Ask) -> Result<Result<Vec<String>, Refusal
     let licenses = declared::licenses(connection, &ask.grant)?;
     match &ask.act {
         Act::Promise(promise) => Ok(Ok(make(connection, ask, promise)?)),
+        Act::Import(import) => Ok(Ok(vec![imports::take_in(connection, ask, import)?])),
         Act::Update { email, note, expires_at } => {
             let mut words = Vec::new();
             if let Some(email) = email {

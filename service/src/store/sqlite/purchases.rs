@@ -33,7 +33,8 @@ pub(super) fn get(connection: &Connection, purchase: &PurchaseId) -> Result<Purc
         subscription,
         invoices: invoices(connection, purchase)?,
         declared: declared::names(connection, &grant)?,
-        terms: terms(connection, &grant)?,
+        terms: terms(connection, &grant, false)?,
+        imported: terms(connection, &grant, true)?,
         paid_at: before.and_then(|(paid_at, _)| paid_at),
         reason: before.map(|(_, reason)| reason),
         hand: hands::get(connection, &grant)?,
@@ -103,9 +104,9 @@ fn snapshot(
     })
 }
 
-fn terms(connection: &Connection, grant: &GrantId) -> Result<Option<Terms>, Failure> {
-    let sql = "SELECT terms FROM terms WHERE grant_id = ?1";
-    rows::first(connection, sql, [grant.as_str()], |row| {
+fn terms(connection: &Connection, grant: &GrantId, imported: bool) -> Result<Option<Terms>, Failure> {
+    let sql = "SELECT terms FROM terms WHERE grant_id = ?1 AND imported = ?2";
+    rows::first(connection, sql, params![grant.as_str(), imported], |row| {
         row.parsed("terms", |json| serde_json::from_str(json).ok())
     })
 }
@@ -282,7 +283,7 @@ pub(super) fn write_grant(connection: &Connection, by: &By<'_>, decision: &Redec
         insert_grant(connection, by, decision, &id)?;
     }
     if let Some(terms) = &decision.terms {
-        fix_terms(connection, &id, terms, by.at)?;
+        fix_terms(connection, &id, terms, false, by.at)?;
     }
     let redeclared = declared::declare(connection, &id, &decision.licenses)?;
     hands::forget_release(connection, &id)?;
@@ -396,12 +397,21 @@ fn declared_in_words(licenses: &[Desired]) -> String {
     format!("declared {} license{plural}{}", licenses.len(), parts.collect::<String>())
 }
 
-fn fix_terms(connection: &Connection, id: &GrantId, terms: &Terms, at: Timestamp) -> Result<(), Failure> {
+/// Fixes what was sold, unless that is fixed. What an `imported` license shows gives way to what the purchase says.
+pub(super) fn fix_terms(
+    connection: &Connection,
+    id: &GrantId,
+    terms: &Terms,
+    imported: bool,
+    at: Timestamp,
+) -> Result<(), Failure> {
     let json = serde_json::to_string(terms).map_err(|_| Failure::damaged("terms cannot be written"))?;
     rows::run(
         connection,
-        "INSERT INTO terms (grant_id, terms, fixed) VALUES (?1, ?2, ?3) ON CONFLICT (grant_id) DO NOTHING",
-        params![id.as_str(), json, millis(at)],
+        "INSERT INTO terms (grant_id, terms, fixed, imported) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (grant_id) DO UPDATE SET terms = excluded.terms, fixed = excluded.fixed, imported = 0
+         WHERE imported AND NOT excluded.imported",
+        params![id.as_str(), json, millis(at), imported],
     )?;
     Ok(())
 }

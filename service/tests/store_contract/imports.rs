@@ -1,0 +1,96 @@
+//! Claims about keys that were sold without this program.
+
+use std::sync::Arc;
+
+use grantsmith_core::purchase::Email;
+use grantsmith_core::terms::Duration;
+use grantsmith_core::{License, LicenseKey, LicenseStatus, Slots, entitle};
+use grantsmith_service::store::{Act, Ask, Decide, GrantState, Import, Redecided, Refusal, Store, Taken};
+
+use crate::Harness;
+use crate::build::{app, at, decide, decision, grant_id, lasting, purchase, terms};
+
+/// Decides as it is done while nothing is known of a purchase but its imported keys.
+fn imported() -> Decide {
+    Arc::new(|_, record, _| {
+        Some(Redecided {
+            state: GrantState::Issuing,
+            reason: grantsmith_core::Reason::Issuing,
+            detail: None,
+            terms: None,
+            paid_at: None,
+            licenses: entitle::imported(&record.declared, &record.hand),
+        })
+    })
+}
+
+fn key(id: &str, key: &str, email: &str, millis: i64) -> Ask {
+    let license = License {
+        key: LicenseKey::new(key),
+        app_id: app("app-1"),
+        status: LicenseStatus::Active,
+        expires_at: None,
+        slots: Some(Slots::Limited(5)),
+        created_at: at(0),
+        label: None,
+    };
+    let act = Act::Import(Import {
+        purchase: purchase(id),
+        livemode: true,
+        license,
+        terms: lasting(Duration::Days(77)),
+        email: Email::new(email),
+        look: true,
+    });
+    Ask { grant: grant_id(id), act, request: None, person: "ops".to_owned(), at: at(millis) }
+}
+
+async fn take(store: &dyn Store, ask: Ask) -> Taken {
+    store.take(ask, imported()).await.expect("writes")
+}
+
+pub(crate) async fn an_imported_key_is_kept_once<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    assert_eq!(take(&*store, key("cs_1", "KEY-1", "A@example.com", 1)).await, Taken::Done);
+    assert_eq!(take(&*store, key("cs_1", "KEY-1", "B@example.com", 2)).await, Taken::Repeated);
+    let other = take(&*store, key("cs_2", "KEY-1", "A@example.com", 3)).await;
+    assert_eq!(other, Taken::Refused(Refusal::KeyTaken));
+    assert!(store.grant(&grant_id("cs_2")).await.expect("reads").is_none(), "nothing was written");
+    assert_eq!(take(&*store, key("cs_1", "KEY-2", "B@example.com", 4)).await, Taken::Done);
+
+    let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
+    assert_eq!(row.email, Email::new("A@example.com"), "the first address that is known");
+    let kept: Vec<_> = row
+        .licenses
+        .iter()
+        .map(|license| (license.desired.name.as_str(), license.kept.as_ref().expect("kept")))
+        .map(|(name, kept)| (name, kept.key.expose(), kept.slots, kept.attempt.is_none()))
+        .collect();
+    let slots = Some(Slots::Limited(5));
+    assert_eq!(kept, [("main", "KEY-1", slots, true), ("2", "KEY-2", slots, true)]);
+    let dirty = store.dirty(at(5), 10).await.expect("reads");
+    let dirty: Vec<_> = dirty.iter().map(|dirty| dirty.object.id.as_str()).collect();
+    assert_eq!(dirty, ["cs_1"], "its purchase is to be looked at");
+    assert_eq!(store.due_grants(at(5), 10).await.expect("reads"), [grant_id("cs_1")]);
+}
+
+pub(crate) async fn a_declared_license_without_a_key_gets_the_imported_one<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 2, 1).await;
+    assert_eq!(take(&*store, key("cs_1", "KEY-1", "", 2)).await, Taken::Done);
+    let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
+    let keyed: Vec<_> = row.licenses.iter().filter(|license| license.kept.is_some()).collect();
+    assert_eq!(keyed.iter().map(|license| license.desired.name.as_str()).collect::<Vec<_>>(), ["main"]);
+}
+
+pub(crate) async fn what_a_purchase_says_outranks_what_its_imported_key_shows<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    assert_eq!(take(&*store, key("cs_1", "KEY-1", "", 1)).await, Taken::Done);
+    let record = store.purchase(&purchase("cs_1")).await.expect("reads");
+    assert_eq!((record.terms, record.imported), (None, Some(lasting(Duration::Days(77)))));
+    let ticket = store.ticket().await.expect("a ticket");
+    assert!(store.decide(decision("cs_1", ticket, 1, 2)).await.expect("decides"));
+    assert_eq!(take(&*store, key("cs_1", "KEY-2", "", 3)).await, Taken::Done);
+    let record = store.purchase(&purchase("cs_1")).await.expect("reads");
+    assert_eq!((record.terms, record.imported), (Some(terms()), None), "fixed, whatever is imported later");
+}
