@@ -7,22 +7,11 @@ use grantsmith_tests::{APP, AUTHFORGE_KEY, STRIPE_KEY, Shape, Stack, WEBHOOK_SEC
 use serde_json::{Value, json};
 
 /// The events that an endpoint has in the documents.
-const EVENTS: &[&str] = &[
-    "checkout.session.completed",
-    "checkout.session.async_payment_succeeded",
-    "checkout.session.async_payment_failed",
-    "checkout.session.expired",
-    "payment_intent.succeeded",
-    "payment_intent.canceled",
-    "charge.succeeded",
-    "charge.captured",
-    "customer.subscription.created",
-    "customer.subscription.updated",
-    "customer.subscription.deleted",
-    "invoice.paid",
-    "invoice.payment_failed",
-    "invoice.voided",
-];
+fn documented() -> Vec<&'static str> {
+    let page = include_str!("../deploy/OPERATING.md");
+    let list = page.split("```\n").find(|block| block.starts_with("checkout.session.")).expect("a list");
+    list.split_whitespace().collect()
+}
 
 /// Flags for the doctor of an installation; those of `other` stand for the right ones.
 async fn doctor(stack: &Stack, other: &[(&str, &str)]) -> (i32, Vec<Value>) {
@@ -67,7 +56,7 @@ fn said(lines: &[Value], check: &str, verdict: &str, words: &str) -> bool {
 async fn each_check_finds_what_is_wrong_and_is_content_with_what_is_right() {
     let stack = Stack::plan(Shape::Standalone).start().await;
     let endpoint = |events: &[&str], status: &str| json!({"id": "we_1", "url": stack.url("/webhooks/stripe"), "enabled_events": events, "status": status});
-    stack.stripe.endpoints([endpoint(EVENTS, "enabled")]);
+    stack.stripe.endpoints([endpoint(&documented(), "enabled")]);
     let (code, lines) = doctor(&stack, &[]).await;
     assert_eq!(code, 0, "{lines:?}");
     for check in [
@@ -110,13 +99,13 @@ async fn each_check_finds_what_is_wrong_and_is_content_with_what_is_right() {
     let (code, lines) = doctor(&stack, &[]).await;
     assert!(code == 1 && said(&lines, "AuthForge key", "FAIL", "does not accept"), "{lines:?}");
     stack.authforge.switch(|switches| switches.unauthorized = false);
-    stack.stripe.endpoints([endpoint(&EVENTS[1..], "enabled")]);
+    stack.stripe.endpoints([endpoint(&documented()[1..], "enabled")]);
     let (code, lines) = doctor(&stack, &[]).await;
     assert!(code == 1 && said(&lines, "endpoint", "FAIL", "checkout.session.completed"), "{lines:?}");
     stack.stripe.endpoints([endpoint(&["*"], "disabled")]);
     let (code, lines) = doctor(&stack, &[]).await;
     assert!(code == 1 && said(&lines, "endpoint", "FAIL", "disabled"), "{lines:?}");
-    stack.stripe.endpoints([endpoint(&[EVENTS, &["account.updated"]].concat(), "enabled")]);
+    stack.stripe.endpoints([endpoint(&[&documented()[..], &["account.updated"]].concat(), "enabled")]);
     let (code, lines) = doctor(&stack, &[]).await;
     assert!(code == 0 && said(&lines, "endpoint", "warn", "account.updated"), "{lines:?}");
     stack.stripe.forbid("/v1/charges");

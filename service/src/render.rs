@@ -35,6 +35,7 @@ built_in! {
     "pages/portal_open.html",
     "pages/portal_orders.html",
     "pages/portal_wait.html",
+    "email/base.html",
     "email/license.html",
     "email/license.txt",
     "email/license.subject.txt",

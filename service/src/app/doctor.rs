@@ -33,22 +33,27 @@ const PERMISSIONS: [(&str, &str); 8] = [
     ("/v1/products", "Products"),
 ];
 
-/// Events without which purchases go unseen.
-const EVENTS: [&str; 14] = [
+/// Events that an endpoint needs; `deploy/OPERATING.md` lists the same.
+const EVENTS: [&str; 19] = [
     "checkout.session.completed",
     "checkout.session.async_payment_succeeded",
     "checkout.session.async_payment_failed",
     "checkout.session.expired",
     "payment_intent.succeeded",
     "payment_intent.canceled",
+    "payment_intent.payment_failed",
     "charge.succeeded",
     "charge.captured",
     "customer.subscription.created",
     "customer.subscription.updated",
     "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
     "invoice.paid",
     "invoice.payment_failed",
     "invoice.voided",
+    "invoice.marked_uncollectible",
+    "invoice.finalized",
 ];
 
 /// Seconds of difference at which the clock is told of, and at which Stripe's signatures are close to being refused.
