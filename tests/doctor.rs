@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
+use grantsmith_service::stripe::fake::Line;
 use grantsmith_tests::program::run;
 use grantsmith_tests::{APP, AUTHFORGE_KEY, STRIPE_KEY, Shape, Stack, WEBHOOK_SECRET};
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ async fn doctor(stack: &Stack, other: &[(&str, &str)]) -> (i32, Vec<Value>) {
         ("--mail-from", "keys@shop.example"),
     ];
     let mut arguments = vec!["doctor", "-o", "json"];
+    let besides = other.iter().filter(|(flag, _)| right.iter().all(|(name, _)| name != flag));
+    arguments.extend(besides.flat_map(|(flag, value)| [*flag, *value]));
     for (flag, value) in right {
         let value = other.iter().find(|(name, _)| *name == flag).map_or(value, |(_, value)| *value);
         arguments.extend([flag, value]);
@@ -55,7 +58,10 @@ fn said(lines: &[Value], check: &str, verdict: &str, words: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_check_finds_what_is_wrong_and_is_content_with_what_is_right() {
     let stack = Stack::plan(Shape::Standalone).start().await;
-    let endpoint = |events: &[&str], status: &str| json!({"id": "we_1", "url": stack.url("/webhooks/stripe"), "enabled_events": events, "status": status});
+    let endpoint = |events: &[&str], status: &str| {
+        let url = stack.url("/webhooks/stripe");
+        json!({"id": "we_1", "url": url, "enabled_events": events, "status": status, "api_version": null})
+    };
     stack.stripe.endpoints([endpoint(&documented(), "enabled")]);
     let (code, lines) = doctor(&stack, &[]).await;
     assert_eq!(code, 0, "{lines:?}");
@@ -111,4 +117,46 @@ async fn each_check_finds_what_is_wrong_and_is_content_with_what_is_right() {
     stack.stripe.forbid("/v1/charges");
     let (code, lines) = doctor(&stack, &[]).await;
     assert!(code == 1 && said(&lines, "Stripe key", "FAIL", "may not read Charges"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_of_a_version_that_is_too_new_is_told_of() {
+    let stack = Stack::plan(Shape::Standalone).start().await;
+    for (version, warned) in [("2024-06-20", false), ("2026-10-28.endive", false), ("2027-03-31.fig", true)] {
+        let url = stack.url("/webhooks/stripe");
+        let events = documented();
+        stack.stripe.endpoints([json!({
+            "id": "we_1", "url": url, "enabled_events": events, "status": "enabled", "api_version": version
+        })]);
+        let (code, lines) = doctor(&stack, &[]).await;
+        assert_eq!(code, 0, "{lines:?}");
+        assert_eq!(said(&lines, "endpoint", "warn", version), warned, "{version}: {lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_that_stripe_does_not_sell_are_found() {
+    let stack = Stack::plan(Shape::Standalone).start().await;
+    stack.world.stock(Line::of("price_once"), false);
+    stack.world.stock(Line::of("price_monthly"), true);
+    stack.world.stock(Line::of("price_old"), false);
+    stack.world.archive("price_old");
+    stack.world.stock(Line { lookup_key: Some("key_year".to_owned()), ..Line::of("price_year") }, false);
+    for (key, duration, verdict, words) in [
+        ("price: price_once", "lifetime", "ok", "price_once is for sale"),
+        ("price: price_monthly", "subscription", "ok", "price_monthly is for sale"),
+        ("lookup_key: key_year", "365d", "ok", "price_year is for sale"),
+        ("price: price_once", "subscription", "FAIL", "needs a recurring price"),
+        ("price: price_monthly", "365d", "warn", "not extended"),
+        ("price: price_old", "lifetime", "warn", "archived"),
+        ("price: price_typo", "lifetime", "FAIL", "no such object"),
+        ("lookup_key: key_typo", "lifetime", "FAIL", "lookup key 'key_typo'"),
+        ("product: prod_typo", "lifetime", "FAIL", "no such object"),
+    ] {
+        let plan = format!("plans:\n  - name: pro\n    {key}\n    app_id: {APP}\n    duration: {duration}\n");
+        std::fs::write(stack.folder.path().join("plans.yaml"), plan).expect("a file");
+        let (_, lines) = doctor(&stack, &[("--catalog", "plans.yaml")]).await;
+        assert!(said(&lines, "price", verdict, words), "{key} {duration}: {lines:?}");
+        assert!(said(&lines, "price", verdict, "plan 'pro'"), "{lines:?}");
+    }
 }

@@ -10,7 +10,10 @@ mod secrets;
 mod split;
 mod stripe;
 
+use std::time::Duration;
+
 use grantsmith_tests::stack::order;
+use grantsmith_tests::wait::until_within;
 use grantsmith_tests::{Stack, until};
 use serde_json::Value;
 
@@ -23,8 +26,16 @@ async fn buy(stack: &Stack, count: usize) -> Vec<String> {
     sessions
 }
 
+/// What is away is asked by one call at least once a minute, and all others come within seconds of its answer.
+const BACK_WITHIN: Duration = Duration::from_secs(90);
+
 /// Waits until each has its one key.
 async fn all_get_their_keys(stack: &Stack, sessions: &[String]) {
+    until_within(BACK_WITHIN, "work to go on", async || {
+        let grants = stack.grants().await;
+        grants.iter().all(|grant| grant["state"] == "READY").then_some(())
+    })
+    .await;
     for session in sessions {
         assert_eq!(stack.keys(session).await, stack.live()[session]);
     }

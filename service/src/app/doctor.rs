@@ -1,5 +1,7 @@
 //! `grantsmith doctor`: looks at everything that a start would use, changes nothing, and says what to do.
 
+mod stripe;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -18,43 +20,6 @@ use crate::cli::{Output, table};
 use crate::clock::SystemClock;
 use crate::config::Standalone;
 use crate::store;
-use crate::stripe::client::{Client as Stripe, Error as StripeError};
-use crate::stripe::event::{Signal, signal_of};
-
-/// What may be read at Stripe, and the permission that a restricted key needs for it.
-const PERMISSIONS: [(&str, &str); 8] = [
-    ("/v1/checkout/sessions", "Checkout Sessions"),
-    ("/v1/payment_intents", "PaymentIntents"),
-    ("/v1/charges", "Charges"),
-    ("/v1/subscriptions", "Subscriptions"),
-    ("/v1/invoices", "Invoices"),
-    ("/v1/customers", "Customers"),
-    ("/v1/prices", "Prices"),
-    ("/v1/products", "Products"),
-];
-
-/// Events that an endpoint needs; `deploy/OPERATING.md` lists the same.
-const EVENTS: [&str; 19] = [
-    "checkout.session.completed",
-    "checkout.session.async_payment_succeeded",
-    "checkout.session.async_payment_failed",
-    "checkout.session.expired",
-    "payment_intent.succeeded",
-    "payment_intent.canceled",
-    "payment_intent.payment_failed",
-    "charge.succeeded",
-    "charge.captured",
-    "customer.subscription.created",
-    "customer.subscription.updated",
-    "customer.subscription.deleted",
-    "customer.subscription.paused",
-    "customer.subscription.resumed",
-    "invoice.paid",
-    "invoice.payment_failed",
-    "invoice.voided",
-    "invoice.marked_uncollectible",
-    "invoice.finalized",
-];
 
 /// Seconds of difference at which the clock is told of, and at which Stripe's signatures are close to being refused.
 const SKEWED: u64 = 30;
@@ -132,7 +97,7 @@ pub(super) async fn run(settings: Standalone, output: Output) -> anyhow::Result<
         Ok(false) => report.ok("database", "not there yet; the first start makes it"),
         Err(error) => report.fail("database", error.to_string()),
     }
-    let apps = apps(&settings, &mut report);
+    let catalog = catalog(&settings, &mut report);
     let http = match back::roots(&settings.back).and_then(|roots| Ok(http_client(&roots.1)?)) {
         Ok(http) => http,
         Err(error) => {
@@ -140,9 +105,9 @@ pub(super) async fn run(settings: Standalone, output: Output) -> anyhow::Result<
             http_client(&[])?
         }
     };
-    stripe(&settings, &public, &http, &stop, &mut report).await;
+    stripe::check(&settings, &public, &http, catalog.as_ref(), &stop, &mut report).await;
     clock(&settings.back.stripe_url, &http, &mut report).await;
-    authforge(&settings, &apps, &http, stop, &mut report).await;
+    authforge(&settings, &apps(&settings, catalog.as_ref()), &http, stop, &mut report).await;
     mail(&settings, &public, &mut report).await;
     answers(&public, &http, &mut report).await;
     report.print(output)?;
@@ -171,84 +136,23 @@ fn public(settings: &Standalone, report: &mut Report) -> Option<Url> {
     Some(url)
 }
 
-/// The apps that the settings name.
-fn apps(settings: &Standalone, report: &mut Report) -> BTreeSet<AppId> {
-    let mut apps: BTreeSet<AppId> = settings.back.authforge_app.clone().into_iter().collect();
-    match settings.back.catalog.as_deref().map(Catalog::read) {
-        None => {}
-        Some(Ok(catalog)) => {
-            apps.extend(catalog.plans().iter().map(|plan| plan.terms.app_id.clone()));
+fn catalog(settings: &Standalone, report: &mut Report) -> Option<Catalog> {
+    match Catalog::read(settings.back.catalog.as_deref()?) {
+        Ok(catalog) => {
             report.ok("catalog", format!("{} plans, no mistake", catalog.plans().len()));
+            Some(catalog)
         }
-        Some(Err(error)) => report.fail("catalog", error.to_string()),
-    }
-    apps
-}
-
-async fn stripe(
-    settings: &Standalone,
-    public: &Url,
-    http: &reqwest::Client,
-    stop: &CancellationToken,
-    report: &mut Report,
-) {
-    let check = "Stripe key";
-    let client = back::stripe_client(&settings.back, settings.hook.stripe_mode, http.clone(), stop.clone());
-    let client = match client {
-        Ok(Some(client)) => client,
-        Ok(None) => return report.warn(check, "--events-only: what events do not tell goes unseen"),
-        Err(error) => return report.fail(check, format!("{error:#}")),
-    };
-    report.ok(check, "readable, and not of the other mode");
-    for (path, permission) in PERMISSIONS {
-        match client.first_of(path).await {
-            Ok(()) => {}
-            Err(StripeError::Unauthorized { answer }) if answer.status == http::StatusCode::FORBIDDEN => {
-                report.fail(check, format!("it may not read {permission}; add that permission in Stripe"));
-            }
-            Err(error @ StripeError::Unauthorized { .. }) => return report.fail(check, error.to_string()),
-            Err(error) => return report.fail(check, format!("{permission} cannot be asked for: {error}")),
+        Err(error) => {
+            report.fail("catalog", error.to_string());
+            None
         }
-    }
-    if settings.public_url.is_some() {
-        endpoint(&client, public, report).await;
     }
 }
 
-async fn endpoint(client: &Stripe, public: &Url, report: &mut Report) {
-    let check = "endpoint";
-    let Ok(wanted) = public.join("webhooks/stripe") else { return };
-    let endpoints = match client.webhook_endpoints().await {
-        Ok(endpoints) => endpoints,
-        Err(StripeError::Unauthorized { .. }) => {
-            let text = "the key may not read Webhook Endpoints; it need not, but then they cannot be checked";
-            return report.warn(check, text);
-        }
-        Err(error) => return report.warn(check, error.to_string()),
-    };
-    let ours: Vec<&Value> = endpoints.iter().filter(|endpoint| endpoint["url"] == wanted.as_str()).collect();
-    if ours.is_empty() {
-        return report.fail(check, format!("none at Stripe has the address {wanted}; add one"));
-    }
-    let (on, off): (Vec<&Value>, Vec<&Value>) =
-        ours.into_iter().partition(|endpoint| endpoint["status"] == "enabled");
-    if on.is_empty() {
-        return report.fail(check, format!("{} at Stripe is disabled; enable it", off.len()));
-    }
-    let lists = on.iter().filter_map(|endpoint| endpoint["enabled_events"].as_array());
-    let events: BTreeSet<&str> = lists.flatten().filter_map(Value::as_str).collect();
-    let missing: Vec<&str> =
-        EVENTS.into_iter().filter(|event| !events.contains("*") && !events.contains(event)).collect();
-    let needless: Vec<&str> =
-        events.into_iter().filter(|event| *event != "*" && signal_of(event) == Signal::Unknown).collect();
-    if missing.is_empty() {
-        report.ok(check, format!("{wanted} is enabled, with every event that is needed"));
-    } else {
-        report.fail(check, format!("it lacks events; add {}", missing.join(", ")));
-    }
-    if !needless.is_empty() {
-        report.warn(check, format!("it has events that nothing is made of: {}", needless.join(", ")));
-    }
+/// The apps that the settings name.
+fn apps(settings: &Standalone, catalog: Option<&Catalog>) -> BTreeSet<AppId> {
+    let of_plans = catalog.into_iter().flat_map(Catalog::plans).map(|plan| plan.terms.app_id.clone());
+    settings.back.authforge_app.clone().into_iter().chain(of_plans).collect()
 }
 
 /// Stripe refuses nobody for a wrong clock, but we refuse signatures by ours.

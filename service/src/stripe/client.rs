@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::key::SharedKey;
 
+pub use checkout::Offered;
 pub use error::Error;
 
 use error::Failure;

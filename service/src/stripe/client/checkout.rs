@@ -4,6 +4,15 @@ use serde_json::Value;
 
 use super::{Client, Error, list};
 
+/// What a price is for sale as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offered {
+    /// It can be bought.
+    pub active: bool,
+    /// It is paid again and again.
+    pub recurring: bool,
+}
+
 impl Client {
     /// Makes a Checkout session of these parameters; gives the address of its page. With the same idempotency key and
     /// parameters it is the same session.
@@ -15,6 +24,12 @@ impl Client {
         let session = self.post("/v1/checkout/sessions", parameters, idempotency_key).await?;
         let url = session["url"].as_str().map(str::to_owned);
         url.ok_or_else(|| Error::odd("a Checkout session without an address"))
+    }
+
+    /// What a price is for sale as (`price.active`, `price.type`).
+    pub async fn price(&self, id: &str) -> Result<Offered, Error> {
+        let price = self.get(&format!("/v1/prices/{id}"), &[]).await?;
+        Ok(Offered { active: price["active"] == true, recurring: price["type"] == "recurring" })
     }
 
     /// The active price that has a lookup key now.

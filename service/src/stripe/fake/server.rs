@@ -50,6 +50,8 @@ pub enum Route {
     CreateSession,
     /// `GET /v1/prices?lookup_keys[]=`
     Prices,
+    /// `GET /v1/prices/{id}`
+    Price,
     /// `GET /v1/products/{id}`
     Product,
     /// Lists that are asked for to see whether the key may.
@@ -242,6 +244,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/checkout/sessions/{id}/line_items", get(line_items))
         .route("/v1/checkout/sessions", get(sessions).post(create_session))
         .route("/v1/prices", get(prices))
+        .route("/v1/prices/{id}", get(price))
         .route("/v1/products/{id}", get(product))
         .route("/v1/charges/{id}", get(charge))
         .route("/v1/subscriptions/{id}", get(subscription))
@@ -345,6 +348,10 @@ async fn customer(State(shared): State<Arc<Shared>>, Path(id): Path<String>, req
 async fn prices(State(shared): State<Arc<Shared>>, Query(query): Query<Pairs>, request: Request) -> Response {
     let page = || page(&shared.world.prices(value(&query, "lookup_keys[]")), &query, "/v1/prices");
     answer(&shared, Route::Prices, request.headers(), page).await
+}
+
+async fn price(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+    answer(&shared, Route::Price, request.headers(), || shared.world.price(&id)).await
 }
 
 async fn product(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {

@@ -12,12 +12,20 @@ use crate::stripe::fake::purchase::{Line, Purchase};
 pub(in super::super) struct Stocked {
     pub(in super::super) line: Line,
     pub(in super::super) recurring: bool,
+    pub(in super::super) active: bool,
 }
 
 impl World {
     /// The seller makes a price, the default one of its product from now on; recurring, or to be paid once.
     pub fn stock(&self, line: Line, recurring: bool) {
-        self.state().stock.push(Stocked { line, recurring });
+        self.state().stock.push(Stocked { line, recurring, active: true });
+    }
+
+    /// The seller archives a price: it is not for sale any more.
+    pub fn archive(&self, price: &str) {
+        for stocked in self.state().stock.iter_mut().filter(|stocked| stocked.line.price == price) {
+            stocked.active = false;
+        }
     }
 
     /// Somebody goes through a session that was offered. None where there is none, or not any more.
@@ -48,13 +56,21 @@ impl World {
         self.state().stock.iter().rev().find(|stocked| stocked.line.price == price).cloned()
     }
 
-    /// The prices that have a lookup key, which is one at most: the newest.
+    pub(in super::super) fn price(&self, id: &str) -> Option<Value> {
+        self.stocked(id).map(|stocked| self.price_of(&stocked))
+    }
+
+    /// The active prices that have a lookup key, which is one at most: the newest.
     pub(in super::super) fn prices(&self, lookup_key: Option<&str>) -> Vec<Value> {
         let world = self.state();
-        let wanted = |stocked: &&Stocked| stocked.line.lookup_key.as_deref() == lookup_key;
-        let stocked = world.stock.iter().rev().find(wanted);
-        let livemode = self.mode.livemode();
-        stocked.map(|stocked| object::price(&stocked.line, stocked.recurring, livemode)).into_iter().collect()
+        let wanted = |stocked: &&Stocked| stocked.active && stocked.line.lookup_key.as_deref() == lookup_key;
+        world.stock.iter().rev().find(wanted).map(|stocked| self.price_of(stocked)).into_iter().collect()
+    }
+
+    fn price_of(&self, stocked: &Stocked) -> Value {
+        let mut price = object::price(&stocked.line, stocked.recurring, self.mode.livemode());
+        price["active"] = json!(stocked.active);
+        price
     }
 
     pub(in super::super) fn product(&self, id: &str) -> Option<Value> {
