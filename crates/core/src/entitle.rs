@@ -64,14 +64,17 @@ pub fn entitle(facts: &Facts<'_>, terms: &Result<Terms, Problem>, hand: &Hand, n
         dunning: None,
         look_again: None,
     };
+    let mut withdrawn = Vec::new();
     match (facts.purchase, facts.session, facts.subscription) {
         (PurchaseId::Session(_), Some(session), _) => session::decide(&mut grant, facts, session, terms, now),
         (PurchaseId::Subscription(_), _, Some(subscription)) => {
-            subscription::decide(&mut grant, facts, subscription, terms, now);
+            withdrawn = subscription::decide(&mut grant, facts, subscription, terms, now);
         }
         (PurchaseId::Session(_) | PurchaseId::Subscription(_) | PurchaseId::Manual(_), ..) => {}
     }
-    grant.licenses = grant.licenses.into_iter().map(|desired| hand.apply(desired)).collect();
+    let paid = grant.licenses.into_iter().map(|desired| hand.apply(desired));
+    let withdrawn = withdrawn.into_iter().map(|desired| hand.apply_to_withdrawn(desired));
+    grant.licenses = paid.chain(withdrawn).collect();
     grant
 }
 

@@ -222,6 +222,14 @@ pub struct Hand {
 }
 
 impl Hand {
+    /// A unit that was taken out of the purchase, as it is under this hand: whoever brings the purchase back means what is
+    /// in it.
+    #[must_use]
+    pub fn apply_to_withdrawn(&self, desired: Desired) -> Desired {
+        let state = self.state.filter(|state| *state != DesiredState::Active);
+        Self { state, expires_at: None, sold: None, ..self.clone() }.apply(desired)
+    }
+
     /// A license that the rules declare, as it is under this hand.
     #[must_use]
     pub fn apply(&self, mut desired: Desired) -> Desired {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 
 use grantsmith_core::entitle::Facts;
-use grantsmith_core::grant::{Declared, DesiredState, Hand, Standing};
+use grantsmith_core::grant::{Cause, Declared, DesiredState, Hand, Standing};
 use grantsmith_core::license::Slots;
 use grantsmith_core::purchase::{
     Cancellation, InvoiceFact, InvoiceStatus, LineItem, Price, StripeId, SubscriptionItem,
@@ -103,6 +103,10 @@ impl Default for Case {
 
 impl Case {
     fn decide(&self) -> Grant {
+        self.under(&Hand::default())
+    }
+
+    fn under(&self, hand: &Hand) -> Grant {
         let purchase = PurchaseId::Subscription(self.subscription.id.clone());
         let facts = Facts {
             subscription: Some(&self.subscription),
@@ -110,7 +114,7 @@ impl Case {
             declared: &self.declared,
             ..Facts::of(&purchase)
         };
-        entitle(&facts, &Ok(terms(self.rules.clone())), &Hand::default(), time(self.now))
+        entitle(&facts, &Ok(terms(self.rules.clone())), hand, time(self.now))
     }
 }
 
@@ -308,6 +312,20 @@ fn units_are_added_once_paid_and_taken_from_the_newest() {
     assert_eq!(states(&case.decide()), named(&[("main", Active), ("2", Revoked)]));
     case.subscription.items_complete = false;
     assert_eq!(states(&case.decide()), named(&[("main", Active)]), "absence counts only where all is known");
+}
+
+#[test]
+fn a_hand_does_not_bring_back_units_that_nobody_pays_for() {
+    use DesiredState::{Active, Revoked};
+    let mut case = Case { declared: declared(&[("main", "app-1"), ("2", "app-1")]), ..Case::default() };
+    case.subscription.items = vec![item("price_1", 1)];
+    case.subscription.status = SubscriptionStatus::Canceled;
+    let hand = |state| Hand { state: Some(state), ..Hand::default() };
+    let of = |grant: Grant| grant.licenses.iter().map(|license| license.state).collect::<Vec<_>>();
+    assert_eq!(of(case.under(&hand(Active))), [Active, Revoked]);
+    let revoked = case.under(&hand(Revoked));
+    assert!(revoked.licenses.iter().all(|license| license.cause == Cause::Hand), "not held by the budget");
+    assert_eq!(of(revoked), [Revoked, Revoked]);
 }
 
 #[test]

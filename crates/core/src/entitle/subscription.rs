@@ -10,30 +10,31 @@ use crate::terms::{Duration, FailureAction, Follow, LicenseTerms, OnCancel, Prob
 use super::units::{self, Sold};
 use super::{Facts, session, standing_of};
 
+/// Decides all but the units that were taken out of the subscription, which it gives.
 pub(super) fn decide(
     grant: &mut Grant,
     facts: &Facts<'_>,
     subscription: &SubscriptionSnapshot,
     terms: &Result<Terms, Problem>,
     now: Timestamp,
-) {
+) -> Vec<Desired> {
     let terms = match terms {
         Ok(terms) => terms,
         Err(problem) => {
             grant.standing = standing_of(problem);
-            return;
+            return Vec::new();
         }
     };
     match subscription.status {
-        SubscriptionStatus::Incomplete => return,
+        SubscriptionStatus::Incomplete => return Vec::new(),
         SubscriptionStatus::IncompleteExpired => {
             grant.standing = Standing::Ended(Reason::PaymentFailed);
-            return;
+            return Vec::new();
         }
         SubscriptionStatus::Other => {
             let fix = "the subscription has a status that is newer than this version; upgrade, then replay the event";
             grant.standing = Standing::Parked(Reason::NotYetHandled, fix.to_owned());
-            return;
+            return Vec::new();
         }
         SubscriptionStatus::Trialing
         | SubscriptionStatus::Active
@@ -50,7 +51,7 @@ pub(super) fn decide(
         Ok(named) => named,
         Err(standing) => {
             grant.standing = standing;
-            return;
+            return Vec::new();
         }
     };
     grant.standing = Standing::Entitled;
@@ -75,9 +76,8 @@ pub(super) fn decide(
         grant.licenses.extend(named.extra.into_iter().map(extra));
     }
     // Absence counts only where all items are known.
-    if subscription.items_complete {
-        grant.licenses.extend(named.left.into_iter().map(|left| withdrawn(left, paid_at)));
-    }
+    let left = named.left.into_iter().filter(|_| subscription.items_complete);
+    left.map(|left| withdrawn(left, paid_at)).collect()
 }
 
 /// What is known of a line besides its price and quantity.
