@@ -10,58 +10,26 @@
 //!
 //! A plan is a value with no choice left for run time. [`crate::execute`] performs it and asks for the next one.
 
+mod policy;
+mod unit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::policy::Policy;
+use self::policy::later;
+use self::unit::Unit;
 use crate::grant::{Cause, Desired, DesiredState, Expiry, Grant, LicenseName};
 use crate::label::Label;
-use crate::license::{AppId, Fingerprint, License, LicenseKey, LicenseStatus};
+use crate::license::{AppId, Fingerprint, LicenseKey, LicenseStatus};
 use crate::port::{
     Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Moment, Now, Outcome, Record, Refusal,
     ResetId,
 };
 use crate::reason::Reason;
-
-/// The times and limits that plans are made by.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    /// How long after this process first saw an open attempt a listing's silence about it counts.
-    ///
-    /// The assumption: a request's time and the listing's lag together stay below it.
-    pub quarantine: Duration,
-    /// A purchase older than this is looked for before it is created.
-    pub look_before_create_after: SignedDuration,
-    /// How far clocks may be apart after AuthForge's `Date` is taken into account. More only makes us keep what we made.
-    pub skew: SignedDuration,
-    /// What was paid before this is left to whoever fulfilled it then: adopted where a license is found, and else held for
-    /// a person. None holds nothing.
-    pub fulfil_since: Option<Timestamp>,
-    /// Rule-made revocations an hour.
-    pub revocation_budget: u32,
-    /// Looks for what attempts made besides happen at multiples of this, so that one listing serves many.
-    pub watch_grid: SignedDuration,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            quarantine: Duration::from_secs(90),
-            look_before_create_after: SignedDuration::from_mins(15),
-            skew: SignedDuration::from_secs(3),
-            fulfil_since: None,
-            revocation_budget: 100,
-            watch_grid: SignedDuration::from_mins(5),
-        }
-    }
-}
-
-/// When an attempt is looked after, from its opening: once soon if its answer came, and on for a day if it did not.
-const WATCH_CLEAR: &[SignedDuration] = &[SignedDuration::from_mins(5)];
-const WATCH_UNCLEAR: &[SignedDuration] =
-    &[SignedDuration::from_mins(5), SignedDuration::from_hours(1), SignedDuration::from_hours(24)];
 
 /// Looks within the quarantine: a lost license is adopted as soon as it shows.
 const LOOKS: &[Duration] =
@@ -82,45 +50,6 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(10);
 
 /// Expiries closer than this are the same: AuthForge may keep whole seconds.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(1);
-
-impl Policy {
-    /// When a license must have been created to be this attempt's work, by AuthForge's clock.
-    fn window(&self, attempt: &Attempt) -> Option<(Timestamp, Timestamp)> {
-        let quarantine = SignedDuration::try_from(self.quarantine).unwrap_or(SignedDuration::MAX);
-        let last = match attempt.outcome {
-            Outcome::Answered { at } => at,
-            Outcome::Open | Outcome::Found | Outcome::Absent => later(attempt.opened_at, quarantine),
-            Outcome::NotSent | Outcome::Refused => return None,
-        };
-        let here = |at: Timestamp| later(at, attempt.clock_offset);
-        Some((later(here(attempt.opened_at), -self.skew), later(here(last), self.skew)))
-    }
-
-    /// The next time to look after an attempt, if ever.
-    pub fn next_watch(&self, attempt: &Attempt) -> Option<Timestamp> {
-        let schedule = match attempt.outcome {
-            Outcome::Answered { .. } => WATCH_CLEAR,
-            Outcome::Found | Outcome::Absent => WATCH_UNCLEAR,
-            Outcome::Open | Outcome::NotSent | Outcome::Refused => return None,
-        };
-        let due = schedule.iter().map(|after| self.on_grid(later(attempt.opened_at, *after)));
-        match attempt.watched_at {
-            None => due.min(),
-            Some(watched) => due.filter(|due| *due > watched).min(),
-        }
-    }
-
-    fn on_grid(&self, at: Timestamp) -> Timestamp {
-        let grid = self.watch_grid.as_secs().max(1);
-        let second = at.as_second();
-        Timestamp::from_second(second.saturating_add(grid - 1).div_euclid(grid).saturating_mul(grid))
-            .unwrap_or(at)
-    }
-}
-
-fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
-}
 
 /// What was observed before planning.
 #[derive(Debug, Clone, Copy)]
@@ -513,73 +442,6 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// One license with all that concerns it.
-struct Unit<'a> {
-    desired: &'a Desired,
-    label: Label,
-    listing: Option<&'a Listing>,
-    rows: &'a [License],
-    attempts: Vec<&'a Attempt>,
-}
-
-impl<'a> Unit<'a> {
-    fn open(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {
-        self.attempts.iter().copied().filter(|attempt| attempt.outcome == Outcome::Open)
-    }
-
-    fn unclear(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {
-        let unclear = |outcome: &Outcome| matches!(outcome, Outcome::Open | Outcome::Found | Outcome::Absent);
-        self.attempts.iter().copied().filter(move |attempt| unclear(&attempt.outcome))
-    }
-
-    /// Of several, live before revoked, then the oldest, then by key so that every process chooses the same.
-    fn best(&self, record: &Record) -> Option<&'a License> {
-        self.rows
-            .iter()
-            .filter(|row| !record.keeps(&row.key))
-            .min_by_key(|row| (row.status != LicenseStatus::Active, row.created_at, row.key.fingerprint()))
-    }
-
-    /// Our own attempt that made a license, told by its time.
-    fn maker(&self, row: &License, policy: &Policy) -> Option<&'a Attempt> {
-        self.attempts.iter().copied().find(|attempt| {
-            policy.window(attempt).is_some_and(|(from, to)| (from..=to).contains(&row.created_at))
-        })
-    }
-
-    fn adopted(&self, row: &License, attempt: Option<AttemptId>) -> Kept {
-        let state = match row.status {
-            LicenseStatus::Active => KeptState::Live,
-            LicenseStatus::Revoked => KeptState::RevokedElsewhere,
-        };
-        Kept {
-            name: self.desired.name.clone(),
-            generation: self.desired.generation,
-            key: row.key.clone(),
-            app_id: row.app_id.clone(),
-            slots: row.slots,
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            attempt,
-            state,
-            duplicated: false,
-            refused: None,
-        }
-    }
-
-    /// The order for the license. A replacement has what the buyer was told of the one `before` it, as long as that was sold.
-    fn create(&self, before: Option<&Kept>) -> Step {
-        let sold = before.filter(|_| self.desired.expiry == Expiry::Sold);
-        let order = CreateLicense {
-            app_id: self.desired.app_id.clone(),
-            label: self.label.clone(),
-            expires_at: sold.map_or(self.desired.expires_at, |kept| kept.expires_at),
-            slots: before.and_then(|kept| kept.slots).unwrap_or(self.desired.slots),
-        };
-        Step::Create(self.desired.name.clone(), self.desired.generation, order)
-    }
-}
-
 fn same_time(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => a.duration_since(b).abs() < SAME_TIME,
@@ -588,7 +450,6 @@ fn same_time(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
     }
 }
 
-/// The fingerprint of the key that a step is about, for logs.
 impl Step {
     /// The license that the step touches, where it touches one.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
