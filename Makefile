@@ -51,6 +51,7 @@ lint: ## clippy without warnings, buf, the shell scripts
 generate: ## Rewrite every generated file that is committed
 	cargo run $(LOCKED) -p grantsmith-proto --example gen
 	cargo run $(LOCKED) -p grantsmith-service --example gen
+	cargo run $(LOCKED) -p grantsmith-crd --example gen
 
 .PHONY: bench
 bench: ## Measure against the Express handlers, side by side, and print the table

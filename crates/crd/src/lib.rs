@@ -1,0 +1,62 @@
+//! `LicenseGrant`: the Kubernetes shape of a grant. Its field texts are what `kubectl explain licensegrant` prints.
+//!
+//! The spec belongs to whoever made the grant, the override in it to people, the status to the operator. Limits on
+//! strings and lists are not matters of taste: the API server refuses rules whose cost it cannot bound.
+
+mod spec;
+mod status;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use kube::CustomResourceExt as _;
+
+pub use spec::{
+    Customer, DeclaredLicense, DeletionPolicy, Delivery, LicenseGrant, LicenseGrantSpec, Override, Provider,
+    Purchase, PurchaseKind, State, StateReason,
+};
+pub use status::{
+    AttemptOutcome, AttemptStatus, Cause, KeptState, LicenseGrantStatus, LicenseStatus, Refusal,
+};
+
+/// The condition that says whether a grant is as declared.
+pub const READY: &str = "Ready";
+/// The condition that says whether the operator is at work on a grant.
+pub const RECONCILING: &str = "Reconciling";
+/// The condition that says whether a grant waits for a person.
+pub const STALLED: &str = "Stalled";
+
+/// The finalizer of grants whose keys are revoked before they go.
+pub const FINALIZER: &str = "grantsmith.dev/revoke";
+
+/// The custom resource definition, as it is applied to a cluster.
+pub fn definition() -> CustomResourceDefinition {
+    let mut definition = LicenseGrant::crd();
+    let versions = definition.spec.versions.iter_mut();
+    let schemas = versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    schemas.for_each(refuse_null);
+    definition
+}
+
+/// A field that may be left out is not one that may be null: the API server takes a null for left out, and rules need
+/// not tell the two apart.
+fn refuse_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(words) = &mut schema.enum_ {
+        words.retain(|word| !word.0.is_null());
+    }
+    if let Some(fields) = &mut schema.properties {
+        fields.values_mut().for_each(refuse_null);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        refuse_null(items);
+    }
+}
+
+impl LicenseGrant {
+    /// The name of the Secret that holds the grant's keys.
+    pub fn secret_name(&self) -> String {
+        let own = || format!("{}-license", self.metadata.name.as_deref().unwrap_or_default());
+        self.spec.secret_name.clone().unwrap_or_else(own)
+    }
+}
