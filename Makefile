@@ -70,7 +70,7 @@ advisories: ## Known vulnerabilities in dependencies, by cargo-deny; blocks noth
 
 .PHONY: tools
 tools: ## Build the tools that tests and checks use; they are kept in the user's cache folder
-	@for tool in mailpit stripe-mock grpcurl buf; do $(TOOLS)/get.sh "$$tool" || exit 1; done
+	@for tool in mailpit stripe-mock grpcurl buf kubernetes; do $(TOOLS)/get.sh "$$tool" || exit 1; done
 
 .PHONY: prerequisites
 prerequisites: ## Check what must be on this machine; root on Debian gets it installed, others are told how

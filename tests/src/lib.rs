@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops where the world is not as it set it up")]
 
 pub mod browser;
+pub mod cluster;
 pub mod mailpit;
 pub mod outside;
 pub mod program;
@@ -13,6 +14,7 @@ pub mod stripe_mock;
 pub mod wait;
 
 pub use browser::Browser;
+pub use cluster::Cluster;
 pub use outside::Outside;
 pub use program::Program;
 pub use raw::Raw;

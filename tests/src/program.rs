@@ -12,40 +12,35 @@ use tokio::task::JoinHandle;
 
 use crate::until;
 
-/// The program's file, freshly built.
+/// The file of `grantsmith`, freshly built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut cargo = std::process::Command::new(env!("CARGO"));
-        // What cargo tells a test about its own package makes ring's build script run again, and most of the program
-        // would be compiled anew at each change between this build and one by hand.
-        for (name, _) in std::env::vars_os() {
-            let ours = |name: &str| name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_");
-            if name.to_str().is_some_and(ours) {
-                cargo.env_remove(name);
-            }
+    BINARY.get_or_init(|| built(&["--package", "grantsmith-service", "--bin", "grantsmith"]))
+}
+
+/// The one program that `cargo build` makes of this.
+pub fn built(what: &[&str]) -> PathBuf {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    // What cargo tells a test about its own package makes ring's build script run again, and most of the program
+    // would be compiled anew at each change between this build and one by hand.
+    for (name, _) in std::env::vars_os() {
+        let ours = |name: &str| name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_");
+        if name.to_str().is_some_and(ours) {
+            cargo.env_remove(name);
         }
-        let output = cargo
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "grantsmith-service",
-                "--bin",
-                "grantsmith",
-                "--message-format=json",
-            ])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .output()
-            .expect("cargo runs");
-        assert!(output.status.success(), "the program builds: {}", String::from_utf8_lossy(&output.stderr));
-        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        let artifacts = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        artifacts
-            .filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from))
-            .find(|path| path.ends_with("grantsmith"))
-            .expect("cargo tells where the program is")
-    })
+    }
+    let output = cargo
+        .args(["build", "--quiet", "--message-format=json"])
+        .args(what)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "the program builds: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut artifacts = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    artifacts
+        .find_map(|artifact| artifact["executable"].as_str().map(PathBuf::from))
+        .expect("cargo tells where the program is")
 }
 
 /// A running program.
@@ -59,8 +54,14 @@ pub struct Program {
 impl Program {
     /// Starts the program with these arguments, and nothing in its environment but `environment`.
     pub fn start(arguments: &[String], environment: &[(&str, &str)], folder: &Path) -> Self {
-        let mut child = Command::new(binary())
-            .args(arguments)
+        let mut command = Command::new(binary());
+        command.args(arguments);
+        Self::of(command, environment, folder)
+    }
+
+    /// Starts another program, and nothing in its environment but `environment`.
+    pub fn of(mut command: Command, environment: &[(&str, &str)], folder: &Path) -> Self {
+        let mut child = command
             .env_clear()
             .envs(environment.iter().copied())
             .current_dir(folder)

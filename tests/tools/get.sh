@@ -60,6 +60,59 @@ go_tool() {
     build "$1" "$(printf '%s\n' "$2" "${go_flags[@]}" | hash_of)" go_install "$2"
 }
 
+# Real Kubernetes, from the Go modules that it is published as. The versions that the programs tell of
+# themselves must be put in, or clients cannot read them. -trimpath belongs to the key of every entry
+# of Go's own cache: whatever else is built from this module should keep it.
+kubernetes_flags() {
+    local version package=k8s.io/component-base/version
+    version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/kubernetes/go.mod")
+    IFS=. read -r major minor _ <<<"${version#v}"
+    printf '%s\n' -trimpath \
+        "-ldflags=-s -w -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+}
+
+# kubernetes_build PROGRAM...: one after the other, with a sign of life, because the first takes minutes.
+kubernetes_build() {
+    need go
+    local program package flags folder=$PWD
+    mapfile -t flags < <(kubernetes_flags)
+    while sleep 30 &>/dev/null && kill -0 $$ 2>/dev/null; do say "still compiling, $SECONDS s"; done &
+    # shellcheck disable=SC2064  # the process of now is meant
+    trap "kill $!" EXIT
+    for program in "$@"; do
+        package=k8s.io/kubernetes/cmd/$program
+        [[ $program == etcd ]] && package=go.etcd.io/etcd/server/v3
+        say "compiling $program"
+        CGO_ENABLED=0 GOFLAGS='' go build -C "$here/kubernetes" "${flags[@]}" -o "$folder/$program" "$package"
+    done
+}
+
+# kubernetes_programs NAME PROGRAM...: a folder with these.
+kubernetes_programs() {
+    local name=$1
+    shift
+    build "$name" "$({ printf '%s\n' "$@"; kubernetes_flags; cat "$here"/kubernetes/go.{mod,sum}; } | hash_of)" \
+        kubernetes_build "$@"
+}
+
+# A folder with a control plane: what KUBEBUILDER_ASSETS names where that is set, completed by what its
+# makers leave out; else all of it built here.
+control_plane() {
+    local program assets=${KUBEBUILDER_ASSETS:-}
+    if [[ -z $assets ]]; then
+        kubernetes_programs kubernetes etcd kube-apiserver kube-controller-manager kubectl
+        return
+    fi
+    for program in etcd kube-apiserver kubectl; do
+        [[ -x $assets/$program ]] || fail "KUBEBUILDER_ASSETS is '$assets', which has no '$program'; unset it to have one built"
+    done
+    built=$assets
+    [[ -x $assets/kube-controller-manager ]] && return
+    kubernetes_programs kube-controller-manager kube-controller-manager
+    build kubernetes-assets "$(printf '%s\n' "$assets" "$built" | hash_of)" link_programs "$assets" "$built"
+}
+link_programs() { ln -s "$1"/{etcd,kube-apiserver,kubectl} "$2/kube-controller-manager" .; }
+
 # Install scripts of packages do not run: what must be compiled is compiled below, in plain sight.
 npm_ci() {
     need npm
@@ -127,7 +180,8 @@ case ${1:-} in
     buf) build buf "$(hash_of <"$here/buf/package-lock.json")" npm_ci "$here/buf"; echo "$built/node_modules/.bin/buf" ;;
     cargo-deny) build cargo-deny 0.20.2 cargo_install cargo-deny 0.20.2; echo "$built/bin/cargo-deny" ;;
     rivals) rivals; echo "$built" ;;
+    kubernetes) control_plane; echo "$built" ;;
     chromium) on_path chromium chromium-browser google-chrome google-chrome-stable ;;
     chromedriver) on_path chromedriver ;;
-    *) fail "usage: get.sh mailpit|stripe-mock|grpcurl|buf|cargo-deny|rivals|chromium|chromedriver" ;;
+    *) fail "usage: get.sh mailpit|stripe-mock|grpcurl|buf|cargo-deny|rivals|kubernetes|chromium|chromedriver" ;;
 esac

@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 tests/tools/prerequisites.sh test
 GRANTSMITH_MAILPIT=$(tests/tools/get.sh mailpit)
 GRANTSMITH_STRIPE_MOCK=$(tests/tools/get.sh stripe-mock)
-export GRANTSMITH_MAILPIT GRANTSMITH_STRIPE_MOCK
+GRANTSMITH_KUBERNETES=$(tests/tools/get.sh kubernetes)
+export GRANTSMITH_MAILPIT GRANTSMITH_STRIPE_MOCK GRANTSMITH_KUBERNETES
 GRANTSMITH_RIVALS=$(tests/tools/get.sh rivals)
 export GRANTSMITH_RIVALS
 
