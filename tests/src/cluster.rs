@@ -14,9 +14,14 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::mailpit::{free_port, tool};
 use crate::until;
+
+/// The definition of `LicenseGrant`, as the chart installs it.
+pub const DEFINITION: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/grantsmith/files/crds/licensegrants.yaml");
 
 /// What the audit log does not tell: what the cluster does for itself, and the first half of each request.
 const AUDIT_POLICY: &str = r#"{
@@ -125,10 +130,9 @@ pub async fn client(kubeconfig: &Path) -> kube::Client {
     // Each test program and tool installs it; the first one wins, and all are the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let mut config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-        .await
-        .expect("a kubeconfig that can be used");
-    // A stalled server is waited for by the test, not by a request.
+    let options = KubeConfigOptions::default();
+    let mut config = kube::Config::from_custom_kubeconfig(read, &options).await.expect("a usable kubeconfig");
+    // A watch may be silent for longer than any limit.
     config.read_timeout = None;
     kube::Client::try_from(config).expect("a client")
 }
@@ -161,6 +165,24 @@ impl Cluster {
         cluster
     }
 
+    /// The one that all tests of a program share, with the definition of `LicenseGrant` in it: each has its own namespace.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+        SHARED
+            .get_or_init(async || {
+                let cluster = Self::start().await;
+                cluster.define_grants().await;
+                cluster
+            })
+            .await
+    }
+
+    /// Applies the definition of `LicenseGrant`, and waits until it is served.
+    pub async fn define_grants(&self) {
+        self.run(&["apply", "--server-side", "-f", DEFINITION]).await;
+        self.run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", DEFINITION]).await;
+    }
+
     fn configure(&self) {
         let pki = self.folder.join("pki");
         std::fs::create_dir(&pki).expect("a folder");
@@ -169,7 +191,7 @@ impl Cluster {
         for user in ["admin", "system:kube-controller-manager"] {
             let token = Alphanumeric.sample_string(&mut rand::rng(), 32);
             writeln!(tokens, "{token},{user},{user},system:masters").expect("a string");
-            self.write_kubeconfig(user.rsplit(':').next().unwrap_or(user), &token);
+            self.kubeconfig_for(user.rsplit(':').next().unwrap_or(user), &self.api(), &token);
         }
         self.write("pki/tokens.csv", &tokens);
         self.write_command(
@@ -241,23 +263,6 @@ impl Cluster {
         self.write(&format!("{program}.command"), &command);
     }
 
-    fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
-        let text = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "clusters": [{"name": "test", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.api),
-                "certificate-authority": self.path("pki/ca.crt"),
-            }}],
-            "users": [{"name": "test", "user": {"token": token}}],
-        });
-        let path = self.folder.join(format!("{name}.kubeconfig"));
-        std::fs::write(&path, text.to_string()).expect("a file");
-        path
-    }
-
     fn order(&self, order: &str) {
         self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).order(order);
     }
@@ -278,6 +283,30 @@ impl Cluster {
             client.request_text(request).await.ok()
         })
         .await;
+    }
+
+    /// Where the API server answers.
+    pub fn api(&self) -> String {
+        format!("https://127.0.0.1:{}", self.api)
+    }
+
+    /// Writes a kubeconfig: who finds the API server where, with which token. An empty token is nobody.
+    pub fn kubeconfig_for(&self, name: &str, server: &str, token: &str) -> PathBuf {
+        let user = if token.is_empty() { json!({}) } else { json!({ "token": token }) };
+        let text = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": {
+                "server": server,
+                "certificate-authority": self.path("pki/ca.crt"),
+            }}],
+            "users": [{"name": "test", "user": user}],
+        });
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        std::fs::write(&path, text.to_string()).expect("a file");
+        path
     }
 
     /// A kubeconfig of somebody who may do everything.
@@ -307,14 +336,13 @@ impl Cluster {
         namespaces.delete(name, &DeleteParams::default()).await.expect("the namespace is deleted");
     }
 
-    /// A kubeconfig of a service account, with what RBAC gives it and no more, as a pod has it.
-    pub async fn service_account(&self, namespace: &str, name: &str) -> PathBuf {
+    /// A token of a service account, which may do what RBAC gives it and no more, as a pod has it.
+    pub async fn token(&self, namespace: &str, name: &str) -> String {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await, namespace);
         let spec = TokenRequestSpec { expiration_seconds: Some(24 * 3_600), ..TokenRequestSpec::default() };
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
-        let token = answer.expect("a token").status.expect("a token").token;
-        self.write_kubeconfig(&format!("{namespace}.{name}"), &token)
+        answer.expect("a token").status.expect("a token").token
     }
 
     /// kubectl, as somebody who may do everything.
@@ -324,6 +352,14 @@ impl Cluster {
         command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.folder.join("kubectl"));
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
+    }
+
+    /// Runs kubectl to its good end; gives what it prints.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl().args(arguments).output().await.expect("kubectl runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "kubectl {arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
     }
 
     /// Every request that was answered so far, but for those of the cluster's own parts.

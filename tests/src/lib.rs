@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod mailpit;
 pub mod outside;
 pub mod program;
+pub mod proxy;
 pub mod raw;
 pub mod stack;
 pub mod stripe_mock;
