@@ -167,11 +167,7 @@ fn bad_changes() -> Vec<(&'static str, Value, Value)> {
         ("another license instead", none(), license(json!({"name": "other"}))),
         ("another app", none(), license(json!({"appId": "other"}))),
         ("more slots", none(), license(json!({"maxHwidSlots": 3}))),
-        (
-            "slots without a limit",
-            none(),
-            license(json!({"maxHwidSlots": null, "unlimitedHwidSlots": true})),
-        ),
+        ("slots without a limit", none(), license(json!({"maxHwidSlots": null, "unlimitedHwidSlots": true}))),
         ("an earlier generation", none(), license(json!({"generation": 1}))),
         (
             "another Secret once there is one",

@@ -177,10 +177,16 @@ impl Cluster {
             .await
     }
 
-    /// Applies the definition of `LicenseGrant`, and waits until it is served.
+    /// Applies the definition of `LicenseGrant`, and waits until it is served and explained.
     pub async fn define_grants(&self) {
         self.run(&["apply", "--server-side", "-f", DEFINITION]).await;
         self.run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", DEFINITION]).await;
+        // The field texts are published a while after the resource is served.
+        until("the field texts", async || {
+            let explain = self.kubectl().args(["explain", "licensegrant"]).output().await.ok()?;
+            explain.status.success().then_some(())
+        })
+        .await;
     }
 
     fn configure(&self) {
