@@ -125,8 +125,8 @@ fn programs() -> &'static Path {
     })
 }
 
-/// A client for whoever the kubeconfig names.
-pub async fn client(kubeconfig: &Path) -> kube::Client {
+/// How the API server is reached by whoever the kubeconfig names.
+pub async fn config(kubeconfig: &Path) -> kube::Config {
     // Each test program and tool installs it; the first one wins, and all are the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
@@ -134,7 +134,12 @@ pub async fn client(kubeconfig: &Path) -> kube::Client {
     let mut config = kube::Config::from_custom_kubeconfig(read, &options).await.expect("a usable kubeconfig");
     // A watch may be silent for longer than any limit.
     config.read_timeout = None;
-    kube::Client::try_from(config).expect("a client")
+    config
+}
+
+/// A client for whoever the kubeconfig names.
+pub async fn client(kubeconfig: &Path) -> kube::Client {
+    kube::Client::try_from(config(kubeconfig).await).expect("a client")
 }
 
 impl Cluster {

@@ -1,5 +1,6 @@
 //! Stands between a program and a server and decides, for each request, whether it arrives and whether its answer does.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
+use kube::config::AuthInfo;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A request, at one of the two points where a program or a connection can die.
+/// A request that has not reached the server yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Passing<'a> {
     /// What is asked.
@@ -23,29 +25,33 @@ pub struct Passing<'a> {
     pub uri: &'a Uri,
     /// Its body.
     pub body: &'a Bytes,
-    /// Where it is.
-    pub at: Point,
 }
 
-/// Where a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Point {
-    /// It has not reached the server.
-    Before,
-    /// The server has done it; the program does not know.
-    After,
-}
-
-/// What happens to a request at a point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes on.
+/// What happens to a request.
+pub enum Fate {
+    /// It is answered.
     Pass,
-    /// The connection is gone.
+    /// The connection is gone before the server hears it.
     Drop,
-    /// The server hears it once more, as from a gateway that repeats; the program hears the second answer.
+    /// The server hears it twice, as from a gateway that repeats; the program hears the second answer.
     Repeat,
+    /// The server does it, then this is run: if it says so, the program hears the answer; else the connection is gone.
+    Then(Box<dyn FnOnce() -> bool + Send>),
 }
+
+impl fmt::Debug for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "Pass",
+            Self::Drop => "Drop",
+            Self::Repeat => "Repeat",
+            Self::Then(_) => "Then",
+        })
+    }
+}
+
+/// Decides about every request. It may end programs.
+type Judge = Arc<dyn Fn(Passing<'_>) -> Fate + Send + Sync>;
 
 /// A running proxy. It stops when dropped, and with it every connection.
 #[derive(Debug)]
@@ -54,15 +60,14 @@ pub struct Proxy {
     accepting: JoinHandle<()>,
 }
 
-/// Decides about every request, at both points. It may end programs.
-type Judge = Arc<dyn Fn(Passing<'_>) -> Verdict + Send + Sync>;
-
 impl Proxy {
-    /// Starts one before the server of this client, which brings no credentials: those of the requests count.
+    /// Starts one before the server of this configuration. Who asks must say who they are: its credentials are not used.
     pub async fn start(
-        upstream: kube::Client,
-        judge: impl Fn(Passing<'_>) -> Verdict + Send + Sync + 'static,
+        mut upstream: kube::Config,
+        judge: impl Fn(Passing<'_>) -> Fate + Send + Sync + 'static,
     ) -> Self {
+        upstream.auth_info = AuthInfo::default();
+        let upstream = kube::Client::try_from(upstream).expect("a client");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let judge: Judge = Arc::new(judge);
@@ -101,13 +106,11 @@ async fn relay(
     let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| gone())?.to_bytes();
-    let ask = |at| judge(Passing { method: &parts.method, uri: &parts.uri, body: &body, at });
-    let repeat = match ask(Point::Before) {
-        Verdict::Pass => false,
-        Verdict::Repeat => true,
-        Verdict::Drop => return Err(gone()),
-    };
-    let again = || {
+    let fate = judge(Passing { method: &parts.method, uri: &parts.uri, body: &body });
+    if matches!(fate, Fate::Drop) {
+        return Err(gone());
+    }
+    let copy = || {
         let mut request = Request::new(Body::from(body.to_vec()));
         *request.method_mut() = parts.method.clone();
         // The upstream's address is put before the path.
@@ -116,18 +119,19 @@ async fn relay(
         request.headers_mut().remove(http::header::HOST);
         request
     };
+    let (first, second) = (copy(), matches!(fate, Fate::Repeat).then(copy));
     // What was sent arrives, also when the program dies meanwhile: so a task of its own.
-    let (first, second) = (again(), repeat.then(again));
-    let answer = tokio::spawn(async move {
+    let answering = tokio::spawn(async move {
         let answer = upstream.send(first).await;
         match second {
             Some(second) => upstream.send(second).await,
             None => answer,
         }
     });
-    let answer = answer.await.map_err(|_| gone())?.map_err(|_| gone())?;
-    match ask(Point::After) {
-        Verdict::Pass | Verdict::Repeat => Ok(answer),
-        Verdict::Drop => Err(gone()),
-    }
+    let answer = answering.await.map_err(|_| gone())?.map_err(|_| gone())?;
+    let heard = match fate {
+        Fate::Then(act) => act(),
+        Fate::Pass | Fate::Repeat | Fate::Drop => true,
+    };
+    if heard { Ok(answer) } else { Err(gone()) }
 }

@@ -20,6 +20,7 @@ npm                                  -     check,test,bench      npm            
 go                                   1.24  test                  golang-go        https://go.dev/dl (1.24 or newer)
 chromium|chromium-browser|google-chrome  - test                  chromium         https://www.chromium.org, or Google Chrome
 chromedriver                         -     test                  chromium-driver  the ChromeDriver of the same version as the browser
+faketime                             -     test                  faketime         https://github.com/wolfcw/libfaketime
 c++                                  -     bench                 g++              a C++ compiler, such as g++ or clang++
 python3                              -     bench                 python3          https://www.python.org/downloads (node-gyp needs it)
 make                                 -     bench                 make             GNU make
