@@ -24,6 +24,12 @@ run: ## Build Grantsmith and start its demo: plays a purchase against fakes, the
 	@# The dev profile: a clean clone is compiled in two thirds of the time that release takes.
 	cargo run $(LOCKED) -p grantsmith-service -- demo $(ARGS)
 
+.PHONY: cluster
+cluster: ## Start a Kubernetes control plane with the operator and a fake AuthForge, to try kubectl on
+	@$(TOOLS)/prerequisites.sh cluster
+	kubernetes=$$($(TOOLS)/get.sh kubernetes) && \
+	GRANTSMITH_KUBERNETES=$$kubernetes cargo run $(LOCKED) -p grantsmith-tests --example cluster
+
 .PHONY: test
 test: ## Get what the tests need, run all of them, end with the counts (some only: ARGS="-p grantsmith-core")
 	@$(TOOLS)/test.sh $(ARGS)
@@ -54,11 +60,18 @@ generate: ## Rewrite every generated file that is committed
 	cargo run $(LOCKED) -p grantsmith-crd --example gen
 
 .PHONY: bench
-bench: ## Measure against the Express handlers, side by side, and print the table
+bench: ## Measure against the Express handlers, side by side, and print the table (the operator: ARGS=operator)
+ifeq ($(firstword $(ARGS)),operator)
+	@$(TOOLS)/prerequisites.sh cluster
+	kubernetes=$$($(TOOLS)/get.sh kubernetes) && \
+	cargo build $(LOCKED) --release -p grantsmith-operator && \
+	GRANTSMITH_KUBERNETES=$$kubernetes cargo bench $(LOCKED) -p grantsmith-tests --bench operator -- $(wordlist 2,9,$(ARGS))
+else
 	@$(TOOLS)/prerequisites.sh bench
 	rivals=$$($(TOOLS)/get.sh rivals) && \
 	cargo build $(LOCKED) --release -p grantsmith-service && \
 	GRANTSMITH_RIVALS=$$rivals cargo bench $(LOCKED) -p grantsmith-tests --bench purchase $(if $(ARGS),-- $(ARGS))
+endif
 
 .PHONY: deny
 deny: ## Licenses, bans and sources of all dependencies, by cargo-deny

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use data_encoding::BASE64;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::mailpit::{free_port, tool};
@@ -87,6 +88,11 @@ impl Audited {
     /// Whether it was meant to change something.
     pub fn writes(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
+
+    /// Whether it was about this kind of resource, such as `leases`.
+    pub fn concerns(&self, resource: &str) -> bool {
+        self.object_ref.as_ref().is_some_and(|target| target.resource == resource)
     }
 }
 
@@ -267,11 +273,20 @@ impl Cluster {
     }
 
     fn write_command(&self, program: &str, flags: &[&str]) {
-        let mut command = programs().join(program).display().to_string();
-        for flag in flags {
-            write!(command, "\n{flag}").expect("a string");
-        }
-        self.write(&format!("{program}.command"), &command);
+        let path = programs().join(program).display().to_string();
+        self.write(&format!("{program}.command"), &[&[path.as_str()], flags].concat().join("\n"));
+    }
+
+    /// Runs a program until the cluster's end; gives the file of what it says.
+    pub fn keep(&self, name: &str, command: &[String]) -> PathBuf {
+        self.write(&format!("{name}.command"), &command.join("\n"));
+        self.order(&format!("start {name}"));
+        self.folder.join(format!("{name}.log"))
+    }
+
+    /// Where kubectl is.
+    pub fn kubectl_path() -> PathBuf {
+        programs().join("kubectl")
     }
 
     fn order(&self, order: &str) {
@@ -334,8 +349,13 @@ impl Cluster {
 
     /// A new namespace with a name of its own.
     pub async fn namespace(&self) -> String {
+        let generated = ObjectMeta { generate_name: Some("test-".to_owned()), ..ObjectMeta::default() };
+        self.create_namespace(generated).await
+    }
+
+    /// A new namespace.
+    pub async fn create_namespace(&self, metadata: ObjectMeta) -> String {
         let namespaces: Api<Namespace> = Api::all(self.client().await);
-        let metadata = ObjectMeta { generate_name: Some("test-".to_owned()), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
         let made = namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace");
         made.metadata.name.expect("a name")
@@ -358,7 +378,7 @@ impl Cluster {
 
     /// kubectl, as somebody who may do everything.
     pub fn kubectl(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(programs().join("kubectl"));
+        let mut command = tokio::process::Command::new(Self::kubectl_path());
         // Its cache of what the server knows would outlive this cluster.
         command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.folder.join("kubectl"));
         command.stdin(Stdio::null()).kill_on_drop(true);
@@ -373,13 +393,16 @@ impl Cluster {
         text(&output.stdout)
     }
 
-    /// Every request that was answered so far, but for those of the cluster's own parts.
-    pub fn audited(&self) -> Vec<Audited> {
+    /// Every request of this user that was answered so far.
+    pub fn audited(&self, user: &str) -> Vec<Audited> {
         let log = std::fs::read(self.folder.join("audit.log")).expect("an audit log");
         // The last line may be half written.
         let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let text = std::str::from_utf8(&log[..whole]).expect("an audit log of text");
-        text.lines().map(|line| serde_json::from_str(line).expect("an audited request")).collect()
+        // Reading JSON is what takes the time.
+        let lines = text.lines().filter(|line| line.contains(user));
+        let audited = lines.map(|line| serde_json::from_str::<Audited>(line).expect("an audited request"));
+        audited.filter(|request| request.user.username == user).collect()
     }
 
     /// Kills the API server; what it knows is in etcd.
@@ -393,9 +416,29 @@ impl Cluster {
         self.until_ready().await;
     }
 
-    /// Where etcd answers, without a password: gRPC, and JSON below `/v3`.
-    pub fn etcd(&self) -> String {
-        self.etcd_url()
+    async fn ask_etcd(&self, path: &str, question: &Value) -> Value {
+        let client = grantsmith_authforge::http_client(&[]).expect("a client");
+        let answer = client.post(format!("{}/v3/{path}", self.etcd_url())).json(question).send().await;
+        answer.expect("etcd answers").json().await.expect("etcd speaks JSON")
+    }
+
+    /// Everything that etcd holds, by its key there.
+    pub async fn stored(&self) -> Vec<(String, Vec<u8>)> {
+        // From the first key to the last, as etcd writes it.
+        let all = self.ask_etcd("kv/range", &json!({"key": "AA==", "range_end": "AA=="})).await;
+        let bytes =
+            |value: &Value| BASE64.decode(value.as_str().unwrap_or_default().as_bytes()).expect("base64");
+        let pair = |pair: &Value| {
+            (String::from_utf8_lossy(&bytes(&pair["key"])).into_owned(), bytes(&pair["value"]))
+        };
+        all["kvs"].as_array().expect("values").iter().map(pair).collect()
+    }
+
+    /// Makes etcd forget all but the newest version of everything: who watched from an older one must begin anew.
+    pub async fn forget_versions(&self) {
+        let now = self.ask_etcd("kv/range", &json!({"key": "AA=="})).await;
+        self.ask_etcd("kv/compaction", &json!({"revision": now["header"]["revision"], "physical": true}))
+            .await;
     }
 
     /// The folder of everything that belongs to this cluster; it goes with it.

@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod cluster;
 pub mod mailpit;
+pub mod measure;
 pub mod outside;
 pub mod program;
 pub mod proxy;

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use grantsmith_authforge::fake::{Deeds, Fake, Settings, Stored, Switches};
 use grantsmith_crd::{LicenseGrant, READY};
 use grantsmith_service::clock::SystemClock;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Event, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -16,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Audited, Cluster};
 use crate::program::{Program, built};
 use crate::{APP, AUTHFORGE_KEY, until};
 
@@ -26,10 +27,17 @@ pub const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/operator/
 /// The operator's service account, in that file.
 pub const ACCOUNT: &str = "grantsmith-operator";
 
-/// The operator's file, freshly built.
+/// The file of the operator, freshly built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built(&["--package", "grantsmith-operator", "--bin", "grantsmith-operator"]))
+    BINARY.get_or_init(|| {
+        let mut what = vec!["--package", "grantsmith-operator", "--bin", "grantsmith-operator"];
+        if !cfg!(debug_assertions) {
+            // A benchmark measures what is installed.
+            what.push("--release");
+        }
+        built(&what)
+    })
 }
 
 /// A namespace with all that an operator needs, and no operator yet.
@@ -77,7 +85,11 @@ pub struct Operator {
 impl<'a> Realm<'a> {
     /// A new namespace in this cluster, with an AuthForge that behaves as documented.
     pub async fn new(cluster: &'a Cluster) -> Self {
-        let namespace = cluster.namespace().await;
+        Self::at(cluster, cluster.namespace().await).await
+    }
+
+    /// The same in this namespace.
+    pub async fn at(cluster: &'a Cluster, namespace: String) -> Self {
         cluster.run(&["apply", "--namespace", &namespace, "-f", ROLE]).await;
         let token = cluster.token(&namespace, ACCOUNT).await;
         let mut settings = Settings::new(Arc::new(SystemClock)).with(Switches::default());
@@ -113,24 +125,37 @@ impl<'a> Realm<'a> {
         operator
     }
 
-    /// Starts an operator.
-    pub async fn start(&self, start: &Start) -> Operator {
+    /// How an operator is started, and in which environment.
+    pub fn command(&self, start: &Start) -> (Vec<String>, Vec<(&'static str, String)>) {
         let name = format!("{}.operator-{}", self.namespace, rand::random::<u32>());
         let kubeconfig = self.cluster.kubeconfig_for(&name, &start.api, &self.token).display().to_string();
-        let mut command = tokio::process::Command::new(binary());
-        command.args(["run", "--log-format", "text", "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--namespace", &self.namespace, "--authforge-url", &start.authforge]);
-        command.args(["--authforge-api-key-file", "authforge-key"]).args(&start.flags);
-        let ahead = format!("{:+}s", start.ahead);
-        let mut environment = vec![("RUST_LOG", "info"), ("KUBECONFIG", &kubeconfig)];
+        let key = self.folder.path().join("authforge-key").display().to_string();
+        let fixed = ["run", "--log-format", "text", "--admin-listen", "127.0.0.1:0"];
+        let mut arguments = vec![binary().display().to_string()];
+        arguments.extend(fixed.map(str::to_owned));
+        let mut flag = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+        flag("--namespace", &self.namespace);
+        flag("--authforge-url", &start.authforge);
+        flag("--authforge-api-key-file", &key);
+        arguments.extend(start.flags.iter().cloned());
+        let mut environment = vec![("RUST_LOG", "info".to_owned()), ("KUBECONFIG", kubeconfig)];
         if start.ahead != 0 {
             environment.extend([
-                ("LD_PRELOAD", libfaketime()),
-                ("FAKETIME", &ahead),
+                ("LD_PRELOAD", libfaketime().to_owned()),
+                ("FAKETIME", format!("{:+}s", start.ahead)),
                 // The wall clock alone: what a wrong clock does to a machine.
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
             ]);
         }
+        (arguments, environment)
+    }
+
+    /// Starts an operator.
+    pub async fn start(&self, start: &Start) -> Operator {
+        let (arguments, environment) = self.command(start);
+        let mut command = tokio::process::Command::new(&arguments[0]);
+        command.args(&arguments[1..]);
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let program = Program::of(command, &environment, self.folder.path());
         let admin = program.address("admin").await;
         Operator { program, admin, client: grantsmith_authforge::http_client(&[]).expect("a client") }
@@ -241,12 +266,39 @@ impl<'a> Realm<'a> {
         events.into_iter().filter_map(|event| event.reason).collect()
     }
 
+    /// What the operators' lease says; none before anybody leads.
+    pub async fn lease(&self) -> Option<LeaseSpec> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        leases.list(&ListParams::default()).await.ok()?.items.pop()?.spec
+    }
+
+    /// Waits until the leader has renewed its lease some times: an operator's pulse.
+    pub async fn beats(&self, count: usize) {
+        for _ in 0..count {
+            let before = self.lease().await.and_then(|lease| lease.renew_time);
+            until("the lease to be renewed", async || {
+                self.lease().await?.renew_time.filter(|now| Some(now) != before.as_ref())
+            })
+            .await;
+        }
+    }
+
     /// What the operators of this realm asked of the API server.
-    pub fn audited(&self) -> Vec<crate::cluster::Audited> {
-        let user = format!("system:serviceaccount:{}:{ACCOUNT}", self.namespace);
-        let mut audited = self.cluster.audited();
-        audited.retain(|request| request.user.username == user);
-        audited
+    pub fn audited(&self) -> Vec<Audited> {
+        self.cluster.audited(&format!("system:serviceaccount:{}:{ACCOUNT}", self.namespace))
+    }
+}
+
+impl Drop for Realm<'_> {
+    /// Whatever a test is about: an operator never tries what it may not.
+    fn drop(&mut self) {
+        if std::thread::panicking() || !self.cluster.folder().exists() {
+            return;
+        }
+        let audited = self.audited();
+        let refused = |request: &&Audited| request.response_status.as_ref().is_some_and(|s| s.code == 403);
+        let refused: Vec<_> = audited.iter().filter(refused).collect();
+        assert!(refused.is_empty(), "an operator was refused: {refused:#?}");
     }
 }
 

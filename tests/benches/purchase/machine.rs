@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use grantsmith_tests::measure::processor_seconds;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Other work may have used this share of the machine; beyond it no ratio is worth printing.
@@ -40,16 +41,16 @@ pub(crate) struct Spent {
 impl Watch {
     /// Begins to watch a server, and everything else.
     pub(crate) fn begin(server: u32) -> Self {
-        let spent = process(server);
-        let ours = spent + process(std::process::id());
+        let spent = processor_seconds(server);
+        let ours = spent + processor_seconds(std::process::id());
         Self { server, begun: Instant::now(), busy: busy(), ours, spent, thread: thread() }
     }
 
     /// What was spent so far.
     pub(crate) fn spent(&self) -> Spent {
         let seconds = self.begun.elapsed().as_secs_f64();
-        let server = process(self.server);
-        let ours = server + process(std::process::id()) - self.ours;
+        let server = processor_seconds(self.server);
+        let ours = server + processor_seconds(std::process::id()) - self.ours;
         let other = (busy() - self.busy - ours).max(0.0) / (seconds * processors());
         Spent { seconds, server: server - self.spent, load: thread() - self.thread, other }
     }
@@ -75,23 +76,9 @@ fn busy() -> f64 {
     [0, 1, 2, 7].iter().filter_map(|place| fields.get(*place)).sum::<f64>() / TICKS_A_SECOND
 }
 
-/// Processor seconds of a process: `utime` and `stime`.
-fn process(pid: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = text.rsplit(')').next().unwrap_or_default();
-    after_name.split_whitespace().skip(11).take(2).map(number).sum::<f64>() / TICKS_A_SECOND
-}
-
 fn thread() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default()).as_secs_f64()
-}
-
-/// Resident memory of a process, in MiB.
-pub(crate) fn resident(pid: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    number(line.split_whitespace().next().unwrap_or_default()) / 1024.0
 }
 
 /// The median of a few syncs of a page, in milliseconds: what this disk costs a durable write today.

@@ -30,11 +30,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use grantsmith_authforge::fake::{Fake, Settings, Switches};
 use grantsmith_service::clock::SystemClock;
+use grantsmith_tests::measure::{median, percent, short, table};
 
 use crate::events::{Events, Kind};
 use crate::load::{Connection, Round, Schedule};
 use crate::machine::{CALM, said};
-use crate::report::{Ratio, Series, median, percent, ratios, short, table};
+use crate::report::{Ratio, Series, ratios};
 use crate::server::{Parts, Server, Side};
 
 /// How long and how often.

@@ -12,10 +12,10 @@ use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::SubscriptionTurn::Renew;
 use grantsmith_service::stripe::fake::{Event, Kind, Rendering, Start, World};
 use grantsmith_service::stripe::secret::Secret;
+use grantsmith_tests::measure::{percent, short, table};
 use grantsmith_tests::{APP, Outside, WEBHOOK_SECRET, stack};
 use tokio::runtime::Runtime;
 
-use crate::report::{percent, short, table};
 use crate::server::{Parts, Server};
 
 /// AuthForge's limit (AuthForge, overview).

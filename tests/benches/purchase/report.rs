@@ -1,5 +1,7 @@
 //! What is printed: medians, ratios, and whether the goals are met.
 
+use grantsmith_tests::measure::median;
+
 use crate::load::Round;
 use crate::machine::CALM;
 
@@ -23,16 +25,6 @@ impl Series {
     /// The most that other work used of the machine in any of the rounds.
     pub(crate) fn other(&self) -> f64 {
         self.rounds.iter().map(|round| round.spent.other).fold(0.0, f64::max)
-    }
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.get(middle) {
-        Some(value) if values.len() % 2 == 1 => *value,
-        Some(value) => f64::midpoint(*value, values[middle - 1]),
-        None => f64::NAN,
     }
 }
 
@@ -74,40 +66,4 @@ pub(crate) fn ratios(ours: &Series, theirs: &Series, ratios: &[Ratio]) -> String
         ratios.iter().map(Ratio::words).collect::<Vec<_>>().join(", ")
     };
     format!("    {} over {}: {verdict}", ours.name, theirs.name)
-}
-
-/// Columns below each other, the first to the left and the others to the right.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut lines: Vec<Vec<String>> = vec![head.iter().map(|&cell| cell.to_owned()).collect()];
-    lines.extend(rows.iter().cloned());
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..head.len()).filter_map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        text.push_str("   ");
-        for (place, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let cell = if place == 0 { format!(" {cell:<width$}") } else { format!("  {cell:>width$}") };
-            text.push_str(&cell);
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// A number with few digits.
-pub(crate) fn short(number: f64) -> String {
-    match number {
-        _ if number.is_nan() => "-".to_owned(),
-        _ if number >= 100.0 => format!("{number:.0}"),
-        _ if number >= 10.0 => format!("{number:.1}"),
-        _ if number >= 1.0 => format!("{number:.2}"),
-        _ => format!("{number:.3}"),
-    }
-}
-
-/// A share of the machine.
-pub(crate) fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
 }

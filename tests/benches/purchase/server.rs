@@ -7,11 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use grantsmith_tests::{AUTHFORGE_KEY, WEBHOOK_SECRET, mailpit};
+use grantsmith_tests::{AUTHFORGE_KEY, WEBHOOK_SECRET, mailpit, measure};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
-
-use crate::machine;
 
 /// No server takes longer than this to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -158,7 +156,7 @@ impl Server {
     }
 
     pub(crate) fn resident(&self) -> f64 {
-        machine::resident(self.pid())
+        measure::resident(self.pid())
     }
 
     /// All that the server has said.
