@@ -80,7 +80,7 @@ fn crates_depend_on_their_elders_only() {
         ("grantsmith-core", &[][..]),
         ("grantsmith-proto", &[]),
         ("grantsmith-authforge", &["grantsmith-core"]),
-        ("grantsmith-crd", &[]),
+        ("grantsmith-crd", &["grantsmith-core"]),
         ("grantsmith-service", &["grantsmith-authforge", "grantsmith-core", "grantsmith-proto"]),
     ] {
         let package = metadata.packages.iter().find(|package| package.name == name).expect("a crate");

@@ -1,8 +1,10 @@
 //! `LicenseGrant`: the Kubernetes shape of a grant. Its field texts are what `kubectl explain licensegrant` prints.
 //!
-//! The spec belongs to whoever made the grant, the override in it to people, the status to the operator. Limits on
-//! strings and lists are not matters of taste: the API server refuses rules whose cost it cannot bound.
+//! The spec belongs to whoever made the grant, the override in it to people, the status to the operator. [`convert`]
+//! is the way to core's words and back. Limits on strings and lists are not matters of taste: the API server refuses rules
+//! whose cost it cannot bound.
 
+pub mod convert;
 mod spec;
 mod status;
 
