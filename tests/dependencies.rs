@@ -81,6 +81,7 @@ fn crates_depend_on_their_elders_only() {
         ("grantsmith-proto", &[]),
         ("grantsmith-authforge", &["grantsmith-core"]),
         ("grantsmith-crd", &["grantsmith-core"]),
+        ("grantsmith-operator", &["grantsmith-authforge", "grantsmith-core", "grantsmith-crd"]),
         ("grantsmith-service", &["grantsmith-authforge", "grantsmith-core", "grantsmith-proto"]),
     ] {
         let package = metadata.packages.iter().find(|package| package.name == name).expect("a crate");

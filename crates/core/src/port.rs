@@ -131,6 +131,11 @@ impl Listing {
         self.complete
     }
 
+    /// All licenses in it that carry a label.
+    pub fn licenses(&self) -> impl Iterator<Item = &License> {
+        self.licenses.values().flatten()
+    }
+
     /// The licenses that carry `label`.
     pub fn labeled(&self, label: &Label) -> &[License] {
         self.licenses.get(label.as_str()).map_or(&[], Vec::as_slice)

@@ -206,6 +206,15 @@ impl LicenseStatus {
         }
     }
 
+    /// Takes a change in, as every record does.
+    pub fn apply(&mut self, change: &port::Change) {
+        // The key plays no part in a change.
+        let Ok(mut kept) = self.kept(LicenseKey::new("")) else { return };
+        kept.apply(change);
+        let Self { key, fingerprint, drift, .. } = self.clone();
+        *self = Self { key, fingerprint, drift, ..Self::of(&kept) };
+    }
+
     /// The kept license that is shown, with its key.
     pub fn kept(&self, key: LicenseKey) -> Result<Kept, Error> {
         let at = self.revoked_at.unwrap_or(self.created_at);

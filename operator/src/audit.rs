@@ -1,0 +1,196 @@
+//! Compares all licenses with what AuthForge lists, app by app, now and then.
+//!
+//! One listing costs a call for each two hundred licenses. Absence in it is no evidence and changes nothing; an incomplete one
+//! is not looked at. What differs is told, or taken for what is, so that the next plan brings it back within the laws.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use grantsmith_core::port::{Change, Class, Clock, KeptState, LicenseApi, Listing, Moment, Priority};
+use grantsmith_core::{AppId, License, LicenseStatus};
+use jiff::{SignedDuration, Timestamp};
+use metrics::{counter, gauge};
+
+use crate::config::DriftPolicy;
+use crate::index::{Fingerprint, Index, Known, Place};
+use crate::lease::Lease;
+use crate::queue::Queue;
+use crate::reconcile::Reconciler;
+
+/// Expiries closer than this are the same: AuthForge may keep whole seconds.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(1);
+
+/// After an audit that could not be made.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What an audit found of one license.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Of which license, as it was known then.
+    pub known: Known,
+    /// What differs, for its status; none if nothing does any more.
+    pub drift: Option<String>,
+    /// What is to be taken for what is.
+    pub changes: Vec<Change>,
+}
+
+/// Compares all licenses now and then.
+pub struct Audit {
+    /// Takes in what is found.
+    pub reconciler: Arc<Reconciler>,
+    /// What is known.
+    pub index: Arc<Index>,
+    /// Whose turn it is.
+    pub queue: Arc<Queue>,
+    /// Remembers when the last one was.
+    pub lease: Arc<Lease>,
+    /// AuthForge.
+    pub api: Arc<dyn LicenseApi>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How often.
+    pub every: Duration,
+    /// What is done about what is found.
+    pub policy: DriftPolicy,
+    /// How far a listing may be behind.
+    pub lag: Duration,
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit")
+            .field("every", &self.every)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Audit {
+    /// Goes on for ever.
+    pub async fn run(&self) {
+        loop {
+            self.lease.wait().await;
+            let now = self.clock.now().wall;
+            let Some(last) = self.lease.audited_at() else {
+                // Nothing was ever audited here: the first time is an interval from now, not at each start.
+                self.lease.audited(now);
+                continue;
+            };
+            let due = last.checked_add(self.every).unwrap_or(Timestamp::MAX);
+            let wait = self.index.until(due);
+            if !wait.is_zero() {
+                // In pieces: a lease may be lost meanwhile, and a machine may sleep.
+                tokio::time::sleep(wait.min(AGAIN)).await;
+                continue;
+            }
+            if self.all().await {
+                self.lease.audited(now);
+            } else {
+                tokio::time::sleep(AGAIN.min(self.every)).await;
+            }
+        }
+    }
+
+    /// One audit of everything. `false` if a part of it could not be made.
+    async fn all(&self) -> bool {
+        let mut whole = true;
+        let mut drifted = 0_u32;
+        for app in self.index.apps() {
+            let Some(id) = AppId::parse(&app) else { continue };
+            let outcome = match self.api.list(&id, self.clock.now().moment, Priority::Audit).await {
+                Ok(listing) if listing.is_complete() => {
+                    drifted = drifted.saturating_add(self.compare(&app, &listing));
+                    "Done"
+                }
+                Ok(_) => "Incomplete",
+                Err(error) => {
+                    tracing::warn!(app = %app, %error, "an audit could not be made");
+                    match error.class {
+                        Class::Unauthorized => "Unauthorized",
+                        Class::RateLimited => "RateLimited",
+                        Class::Transient
+                        | Class::CreditsExhausted
+                        | Class::Rejected
+                        | Class::OutcomeUnknown => "Failed",
+                    }
+                }
+            };
+            whole &= outcome == "Done";
+            counter!("grantsmith_audits_total", "outcome" => outcome).increment(1);
+        }
+        if whole {
+            gauge!("grantsmith_drifted_licenses").set(f64::from(drifted));
+        }
+        whole
+    }
+
+    fn compare(&self, app: &str, listing: &Listing) -> u32 {
+        let rows: HashMap<Fingerprint, &License> = listing
+            .licenses()
+            .filter_map(|row| Some((Fingerprint::parse(row.key.fingerprint().as_str())?, row)))
+            .collect();
+        let mut drifted = 0;
+        // What has changed shortly before may not be listed as it is yet.
+        let settled = Moment(listing.begun_at().0.saturating_sub(self.lag));
+        for (place, known) in self.index.licenses(app, settled) {
+            let finding = compare(&known, rows.get(&known.fingerprint).copied(), self.policy);
+            drifted += u32::from(finding.as_ref().is_some_and(|finding| finding.drift.is_some()));
+            if let Some(finding) = finding {
+                self.hand_over(&place, finding);
+            }
+        }
+        drifted
+    }
+
+    fn hand_over(&self, place: &Place, finding: Finding) {
+        tracing::warn!(grant = %place, license.fingerprint = %finding.known.fingerprint, drift = finding.drift, "an audit's finding");
+        let mut findings = self.reconciler.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.entry(place.clone()).or_default().push(finding);
+        drop(findings);
+        self.index.touch(place);
+        if let Some(turn) = self.index.turn(place) {
+            self.queue.push(turn);
+        }
+    }
+}
+
+/// What is to be done about one license; none if it is as known.
+fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<Finding> {
+    let repair = policy == DriftPolicy::Repair;
+    let found = |drift: String, changes: Vec<Change>| {
+        Some(Finding { known: known.clone(), drift: Some(drift), changes })
+    };
+    let silent = |changes: Vec<Change>| Some(Finding { known: known.clone(), drift: None, changes });
+    let Some(row) = row else {
+        let drift = "AuthForge does not list it any more".to_owned();
+        return if known.drifted { None } else { found(drift, Vec::new()) };
+    };
+    match (known.live, row.status) {
+        // What somebody else revoked is theirs to bring back; from now on it counts as that.
+        (true, LicenseStatus::Revoked) => {
+            return silent(vec![Change::State(KeptState::RevokedElsewhere)]);
+        }
+        (false, LicenseStatus::Active) if repair => {
+            let changes = vec![Change::State(KeptState::Live)];
+            return found("it was live at AuthForge".to_owned(), changes);
+        }
+        (false, LicenseStatus::Active) if known.drifted => return None,
+        (false, LicenseStatus::Active) => return found("it is live at AuthForge".to_owned(), Vec::new()),
+        (true, LicenseStatus::Active) | (false, LicenseStatus::Revoked) => {}
+    }
+    // An expiry that a row leaves out is not compared.
+    let other = row.expires_at.filter(|there| {
+        known.live && known.expires_at.is_none_or(|here| here.duration_since(*there).abs() > SAME_TIME)
+    });
+    match other {
+        Some(there) if repair => {
+            found(format!("it ended on {there} at AuthForge"), vec![Change::Expiry(Some(there))])
+        }
+        Some(_) if known.drifted => None,
+        Some(there) => found(format!("it ends on {there} at AuthForge"), Vec::new()),
+        None if known.drifted => silent(Vec::new()),
+        None => None,
+    }
+}
