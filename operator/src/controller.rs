@@ -95,7 +95,8 @@ impl Controller {
         let queue = Arc::new(Queue::new(Arc::clone(&clock)));
         let sight = Arc::new(Sight::new(&namespaces));
         let lease = Arc::new(if parts.leader_election {
-            let api = Api::default_namespaced(client.clone());
+            // Beside the grants: whoever works on these is kept apart, wherever it runs.
+            let api = Api::namespaced(client.clone(), &parts.namespace);
             Lease::new(api, parts.instance.clone(), Arc::clone(&clock))
         } else {
             Lease::alone(Arc::clone(&clock))

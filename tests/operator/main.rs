@@ -2,4 +2,5 @@
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
+mod grants;
 mod manifests;

@@ -108,6 +108,7 @@ impl DeclaredLicense {
             expiry: Expiry::Followed,
             reason,
             cause: Cause::Rule,
+            imported: false,
         })
     }
 }

@@ -1,0 +1,231 @@
+//! What a grant declares comes about: at AuthForge, in a Secret, and in what people read.
+
+use grantsmith_authforge::fake::{CallKind, NewLicense, Stored};
+use grantsmith_crd::{READY, RECONCILING, STALLED};
+use grantsmith_tests::realm::{Realm, condition, manual};
+use grantsmith_tests::{APP, Cluster, until};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+fn license(realm: &Realm<'_>, key: &str) -> Stored {
+    realm.authforge.licenses().into_iter().find(|license| license.key == key).expect("a license")
+}
+
+fn at(text: &str) -> Option<Timestamp> {
+    Some(text.parse().expect("a time"))
+}
+
+/// A grant of these licenses, without a time of payment.
+fn licenses(reference: &str, licenses: &Value) -> Value {
+    json!({"purchase": {"provider": "manual", "reference": reference}, "licenses": licenses})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_becomes_a_key_in_a_secret_that_it_owns() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let mut spec = manual("jane");
+    spec["licenses"][0]["maxHwidSlots"] = json!(2);
+    spec["licenses"][0]["expiresAt"] = json!("2031-01-01T00:00:00Z");
+    realm.declare("jane", &spec).await;
+    let key = realm.until_key("jane").await;
+
+    let made = license(&realm, &key);
+    assert_eq!((made.app_id.as_str(), made.max_hwid_slots), (APP, 2));
+    assert_eq!(
+        (made.label.as_deref(), made.expires_at),
+        (Some("Grant default/jane"), at("2031-01-01T00:00:00Z"))
+    );
+
+    let grant = realm.until_settled("jane").await;
+    let secret = realm.secrets().get("jane-license").await.expect("a Secret");
+    let owners = secret.owner_references();
+    assert_eq!(owners.len(), 1);
+    assert_eq!((owners[0].kind.as_str(), &owners[0].uid), ("LicenseGrant", &grant.uid().expect("a uid")));
+
+    for (kind, status) in [(READY, "True"), (RECONCILING, "False"), (STALLED, "False")] {
+        let condition = condition(&grant, kind).expect("a condition");
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), (status, "Issued"), "{kind}");
+    }
+    let status = grant.status.expect("a status");
+    assert_eq!((status.issued.as_deref(), status.expires.as_deref()), (Some("1/1"), Some("2031-01-01")));
+    assert_eq!(status.licenses[0].key, format!("****-****-****-{}", &key[key.len() - 4..]));
+
+    let table = realm.cluster.run(&["get", "lg", "--namespace", &realm.namespace]).await;
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let columns = ["NAME", "READY", "REASON", "PURCHASE", "LICENSES", "EXPIRES", "AGE"];
+    assert_eq!(lines.next().expect("a head"), columns);
+    assert_eq!(lines.next().expect("a line")[..6], ["jane", "True", "Issued", "jane", "1/1", "2031-01-01"]);
+    until("the event", async || (realm.events("jane").await == ["Issued"]).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_declared_anew_is_brought_about_at_authforge() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let key = realm.issue("jane").await;
+    let purchase = manual("jane")["purchase"].clone();
+    let purchase = realm
+        .grants()
+        .get("jane")
+        .await
+        .map_or(purchase, |grant| serde_json::to_value(grant.spec.purchase).expect("JSON"));
+    for (change, reason, revoked, ends) in [
+        (json!({"expiresAt": "2031-01-01T00:00:00Z"}), "Issued", false, at("2031-01-01T00:00:00Z")),
+        (json!({"expiresAt": "2030-01-01T00:00:00Z"}), "Issued", false, at("2030-01-01T00:00:00Z")),
+        (json!({"state": "Suspended", "reason": "Disputed"}), "Disputed", true, at("2030-01-01T00:00:00Z")),
+        (json!({"state": "Active"}), "Issued", false, None),
+        (json!({"state": "Revoked", "reason": "Refunded"}), "Refunded", true, None),
+    ] {
+        let mut entry = change.clone();
+        entry["name"] = json!("main");
+        entry["appId"] = json!(APP);
+        realm.declare("jane", &json!({"purchase": purchase, "licenses": [entry]})).await;
+        let grant = realm.until_settled("jane").await;
+        assert_eq!(condition(&grant, READY).expect("ready").reason, reason, "{change}");
+        let made = license(&realm, &key);
+        assert_eq!((made.revoked, made.expires_at), (revoked, ends), "{change}");
+    }
+    assert_eq!(realm.created(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_outranks_what_is_declared_until_it_is_taken_back() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let key = realm.issue("jane").await;
+    let hand = json!({"state": "Revoked", "reason": "leaked", "by": "max"});
+    realm.edit("jane", &json!({"spec": {"override": hand}})).await;
+    let grant = realm.until_settled("jane").await;
+    assert_eq!(condition(&grant, READY).expect("ready").reason, "Overridden");
+    assert!(license(&realm, &key).revoked);
+    realm
+        .edit(
+            "jane",
+            &json!({"spec": {"override": {"state": "Active", "expiresAt": "2032-01-01T00:00:00Z"}}}),
+        )
+        .await;
+    realm.until_settled("jane").await;
+    let made = license(&realm, &key);
+    assert_eq!((made.revoked, made.expires_at), (false, at("2032-01-01T00:00:00Z")));
+    realm.edit("jane", &json!({"spec": {"override": null}})).await;
+    realm.until_settled("jane").await;
+    assert_eq!(license(&realm, &key).expires_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_grant_is_left_as_it_is_and_says_so() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let mut spec = manual("jane");
+    spec["paused"] = json!(true);
+    realm.declare("jane", &spec).await;
+    let grant = realm.until_reason("jane", "Paused").await;
+    assert_eq!(condition(&grant, READY).expect("ready").status, "Unknown");
+    realm.edit("jane", &json!({"spec": {"override": {"state": "Active", "neverExpires": true}}})).await;
+    realm
+        .until_grant("jane", "to be seen", |grant| {
+            grant.status.as_ref().and_then(|status| status.observed_generation) == grant.metadata.generation
+        })
+        .await;
+    let counts = realm.authforge.counts();
+    assert_eq!(counts.of(CallKind::Create) + counts.of(CallKind::List), 0);
+    realm.edit("jane", &json!({"spec": {"paused": false}})).await;
+    realm.until_key("jane").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_grant_has_as_many_keys_as_it_declares() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let mut entries = vec![
+        json!({"name": "main", "appId": APP}),
+        json!({"name": "2", "appId": APP, "unlimitedHwidSlots": true}),
+    ];
+    realm.declare("team", &licenses("team", &json!(entries))).await;
+    realm.until_settled("team").await;
+    let before = realm.keys("team").await;
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["2", "main"]);
+    assert!(license(&realm, &before["2"]).unlimited);
+    entries.push(json!({"name": "3", "appId": APP}));
+    entries[0]["state"] = json!("Revoked");
+    realm.declare("team", &licenses("team", &json!(entries))).await;
+    let grant = realm.until_settled("team").await;
+    assert_eq!(grant.status.expect("a status").issued.as_deref(), Some("3/3"));
+    let after = realm.keys("team").await;
+    assert_eq!((&after["main"], &after["2"], after.len()), (&before["main"], &before["2"], 3));
+    assert!(license(&realm, &after["main"]).revoked && !license(&realm, &after["2"]).revoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_raised_generation_replaces_the_key() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let entry = json!([{"name": "main", "appId": APP}]);
+    realm.declare("jane", &licenses("jane", &entry)).await;
+    let old = realm.until_key("jane").await;
+    let entry = json!([{"name": "main", "appId": APP, "generation": 2}]);
+    realm.declare("jane", &licenses("jane", &entry)).await;
+    let new = realm.until_key("jane").await;
+    assert_ne!(old, new);
+    assert_eq!(license(&realm, &new).label.as_deref(), Some("Grant default/jane ~2"));
+    assert!(license(&realm, &old).revoked && !license(&realm, &new).revoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_there_already_is_adopted_and_none_is_made() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let known = NewLicense::labeled(APP, "Stripe session cs_test_guide");
+    let key = realm.authforge.insert(known);
+    let _operator = realm.operator(&[]).await;
+    let purchase = json!({"provider": "stripe", "kind": "session", "id": "cs_test_guide"});
+    realm
+        .declare("guide", &json!({"purchase": purchase, "licenses": [{"name": "main", "appId": APP}]}))
+        .await;
+    let grant = realm.until_settled("guide").await;
+    assert_eq!(condition(&grant, READY).expect("ready").reason, "Adopted");
+    assert_eq!(realm.keys("guide").await["main"], key);
+    assert_eq!(realm.created(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_or_spoiled_secret_comes_back_with_the_same_key() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let operator = realm.operator(&[]).await;
+    let key = realm.issue("jane").await;
+    let back = async |what: &str| {
+        until(what, async || (realm.keys("jane").await.get("main") == Some(&key)).then_some(())).await;
+    };
+    realm.secrets().delete("jane-license", &DeleteParams::default()).await.expect("it is deleted");
+    back("the deleted Secret").await;
+    let spoiled = json!({"stringData": {"main": "WRNG-WRNG-WRNG-WRNG"}});
+    let patch = kube::api::Patch::Merge(&spoiled);
+    realm
+        .secrets()
+        .patch("jane-license", &kube::api::PatchParams::default(), &patch)
+        .await
+        .expect("it is spoiled");
+    back("the spoiled Secret").await;
+    operator.kill().await;
+    realm.secrets().delete("jane-license", &DeleteParams::default()).await.expect("it is deleted");
+    let _operator = realm.operator(&[]).await;
+    back("the Secret that was deleted while nobody watched").await;
+    assert_eq!(realm.created(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_uses_the_apps_that_it_may() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let rule = format!("{}={APP}", realm.namespace);
+    let _operator = realm.operator(&["--allow", &rule]).await;
+    realm.issue("own").await;
+    let other = json!([{"name": "main", "appId": "another-app"}]);
+    realm.declare("other", &licenses("other", &other)).await;
+    let grant = realm.until_reason("other", "Rejected").await;
+    let stalled = condition(&grant, STALLED).expect("stalled");
+    assert_eq!(stalled.status, "True");
+    assert!(stalled.message.contains("may not use app another-app"), "{}", stalled.message);
+    assert_eq!(realm.created(), 1);
+}
