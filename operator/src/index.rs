@@ -93,7 +93,8 @@ struct Brief {
     version: u64,
     created: Timestamp,
     purchase: Option<GrantId>,
-    secret: Option<Arc<str>>,
+    /// What the spec calls the Secret, if it does.
+    secret: Option<Box<str>>,
     rest: Rest,
     priority: Priority,
     reason: Option<Reason>,
@@ -104,6 +105,16 @@ struct Brief {
     licenses: Box<[Known]>,
     /// When these licenses were last seen to change.
     changed: Moment,
+}
+
+impl Brief {
+    /// Where the Secret of the grant at `place` is.
+    fn secret_of(&self, place: &Place) -> Place {
+        match &self.secret {
+            Some(name) => place.beside(name),
+            None => place.beside(&format!("{}-license", place.name)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -194,7 +205,7 @@ impl Index {
             version,
             created: grant.creation_timestamp().map(|time| time.0).unwrap_or_default(),
             purchase: purchase.as_ref().map(GrantId::of),
-            secret: status::kept(grant).next().map(|_| grant.secret_name().into()),
+            secret: grant.spec.secret_name.as_deref().map(Into::into),
             rest: status::rest(grant, known.is_none()),
             priority: validate::priority(grant),
             reason: status::reason(grant),
@@ -347,9 +358,9 @@ impl Index {
     pub fn touch_bereft(&self) -> Vec<Place> {
         let mut state = self.lock();
         let bereft = |(place, brief): (&Place, &Brief)| {
-            let secret = place.beside(brief.secret.as_ref()?);
-            let there = state.secrets.get(&secret).is_some_and(|secret| secret.owner == brief.uid);
-            (!there).then(|| place.clone())
+            let there =
+                state.secrets.get(&brief.secret_of(place)).is_some_and(|secret| secret.owner == brief.uid);
+            (!there && !brief.licenses.is_empty()).then(|| place.clone())
         };
         let places: Vec<Place> = state.grants.iter().filter_map(bereft).collect();
         for place in &places {
@@ -422,16 +433,13 @@ impl State {
     }
 
     fn touch_owner(&mut self, secret: &Place) -> Option<Place> {
-        let named = |brief: &Brief| brief.secret.as_deref() == Some(&secret.name);
+        let named = |place: &Place, brief: &Brief| brief.secret_of(place) == *secret;
         let own = secret.name.strip_suffix("-license").map(|name| secret.beside(name));
-        let by_name = own.filter(|place| self.grants.get(place).is_some_and(named));
+        let by_name = own.filter(|place| self.grants.get(place).is_some_and(|brief| named(place, brief)));
         // A Secret with a name of its own is rare, and so is its change.
         let owner = by_name.or_else(|| {
-            let beside = |place: &Place| place.namespace == secret.namespace;
-            self.grants
-                .iter()
-                .find(|(place, brief)| beside(place) && named(brief))
-                .map(|(place, _)| place.clone())
+            let mut grants = self.grants.iter().filter(|(_, brief)| brief.secret.is_some());
+            grants.find(|(place, brief)| named(place, brief)).map(|(place, _)| place.clone())
         })?;
         self.touch(&owner);
         Some(owner)

@@ -154,26 +154,39 @@ impl Watch {
     /// Follows the grants of a namespace, for ever.
     pub async fn grants(&self, namespace: String) {
         let api: Api<DeserializeGuard<LicenseGrant>> = Api::namespaced(self.client.clone(), &namespace);
+        let mut unreadable = BTreeMap::new();
+        loop {
+            // A watch goes on from where it broke, which is nowhere once the definition is gone: then all is listed anew.
+            self.grants_while_defined(&namespace, api.clone(), &mut unreadable).await;
+        }
+    }
+
+    async fn grants_while_defined(
+        &self,
+        namespace: &str,
+        api: Api<DeserializeGuard<LicenseGrant>>,
+        unreadable: &mut BTreeMap<Place, Option<i64>>,
+    ) {
         let mut stream = pin!(watcher(api, Config::default()).backoff(Pauses::default()));
         let mut missing = BTreeSet::new();
-        let mut unreadable = BTreeMap::new();
         while let Some(event) = stream.next().await {
             match event {
                 Ok(Event::Init) => {
-                    self.index.watching(&namespace);
-                    missing = self.index.grants_in(&namespace);
+                    self.index.watching(namespace);
+                    missing = self.index.grants_in(namespace);
                 }
                 Ok(Event::InitApply(grant)) => {
                     missing.remove(&Place::of(&grant));
-                    self.grant(grant, &mut unreadable, Index::observe).await;
+                    self.grant(grant, unreadable, Index::observe).await;
                 }
-                Ok(Event::Apply(grant)) => self.grant(grant, &mut unreadable, Index::follow).await,
+                Ok(Event::Apply(grant)) => self.grant(grant, unreadable, Index::follow).await,
                 Ok(Event::InitDone) => {
                     for place in std::mem::take(&mut missing) {
+                        unreadable.remove(&place);
                         self.gone(&place);
                     }
                     self.sight.defined(true);
-                    self.listed(&namespace, "grants");
+                    self.listed(namespace, "grants");
                 }
                 Ok(Event::Delete(grant)) => {
                     let place = Place::of(&grant);
@@ -184,14 +197,18 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    if is_undefined(&error) {
-                        self.sight.defined(false);
+                    trouble(namespace, &error);
+                    match error {
+                        watcher::Error::InitialListFailed(cause) if is_missing(&cause) => {
+                            self.sight.defined(false)
+                        }
+                        watcher::Error::WatchStartFailed(cause) if is_missing(&cause) => return,
+                        _ => {}
                     }
-                    trouble(&namespace, &error);
                 }
             }
             #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-            gauge!("grantsmith_unreadable_grants", "namespace" => namespace.clone())
+            gauge!("grantsmith_unreadable_grants", "namespace" => namespace.to_owned())
                 .set(unreadable.len() as f64);
         }
     }
@@ -302,8 +319,8 @@ impl Watch {
     }
 }
 
-fn is_undefined(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 fn trouble(namespace: &str, error: &watcher::Error) {

@@ -2,5 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
+mod deletion;
 mod grants;
 mod manifests;
+mod reasons;
