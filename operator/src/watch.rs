@@ -200,7 +200,7 @@ impl Watch {
                     trouble(namespace, &error);
                     match error {
                         watcher::Error::InitialListFailed(cause) if is_missing(&cause) => {
-                            self.sight.defined(false)
+                            self.sight.defined(false);
                         }
                         watcher::Error::WatchStartFailed(cause) if is_missing(&cause) => return,
                         _ => {}
