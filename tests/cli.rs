@@ -96,7 +96,9 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
     write("blank", "\n");
     write("authforge", AUTHFORGE_KEY);
     write("live", "sk_live_1");
-    let right = [
+    let free_ports =
+        ["--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let settings = [
         "standalone",
         "--stripe-mode",
         "test",
@@ -104,13 +106,8 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         "secrets",
         "--authforge-api-key-file",
         "authforge",
-        "--http-listen",
-        "127.0.0.1:0",
-        "--grpc-listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
     ];
+    let right = [&settings[..], &free_ports].concat();
     for (more, words) in [
         (&[][..], "--stripe-api-key-file"),
         (&["--events-only", "--stripe-api-key-file", "live"], "leave out one of them"),
@@ -130,7 +127,7 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         (&["--events-only", "--ca-file", "missing"], "missing"),
     ] {
         // A flag that comes twice is wrong use of its own, so the right one steps back.
-        let mut arguments: Vec<&str> = right.to_vec();
+        let mut arguments = right.clone();
         for flag in more.iter().filter(|word| word.starts_with("--")) {
             if let Some(at) = arguments.iter().position(|word| word == flag) {
                 arguments.drain(at..at + 2);
@@ -150,7 +147,7 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         "--stripe-webhook-secrets-file",
         "secrets",
     ];
-    let (code, _, error) = run(&[&["standalone"][..], &live].concat(), &[], folder.path()).await;
+    let (code, _, error) = run(&[&["standalone"][..], &live, &free_ports].concat(), &[], folder.path()).await;
     assert!(code == 2 && error.contains("--stripe-mode test"), "{error}");
 }
 
