@@ -125,6 +125,34 @@ impl Keys {
     }
 }
 
+/// Whose a Secret is.
+#[derive(Debug, PartialEq, Eq)]
+enum Ownership {
+    Ours,
+    /// Of a grant of the same name that is no more. Kubernetes will remove it some time; until then it stands in the way of a
+    /// grant that was deleted and applied again.
+    Leftover,
+    Another,
+}
+
+fn ownership(secret: &Secret, grant: &LicenseGrant) -> Ownership {
+    let (uid, name) = (grant.uid().unwrap_or_default(), grant.name_any());
+    let owners = secret.owner_references();
+    let ours = secret.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1);
+    let namesake = |owner: &OwnerReference| {
+        owner.kind == LicenseGrant::kind(&())
+            && owner.api_version == LicenseGrant::api_version(&())
+            && owner.name == name
+    };
+    if owners.iter().any(|owner| owner.uid == uid) {
+        Ownership::Ours
+    } else if ours && !owners.is_empty() && owners.iter().all(namesake) {
+        Ownership::Leftover
+    } else {
+        Ownership::Another
+    }
+}
+
 /// The Secrets of one cluster.
 #[derive(Clone)]
 pub struct Secrets {
@@ -166,9 +194,13 @@ impl Secrets {
         let Some(secret) = self.api(grant).get_opt(&grant.secret_name()).await? else {
             return Ok(Found::Keys(Keys::default()));
         };
-        let uid = grant.uid().unwrap_or_default();
-        let owned = secret.owner_references().iter().any(|owner| owner.uid == uid);
-        Ok(if owned { Found::Keys(Keys::read(&secret)) } else { Found::Taken })
+        Ok(match ownership(&secret, grant) {
+            Ownership::Ours => Found::Keys(Keys::read(&secret)),
+            Ownership::Leftover => {
+                Found::Keys(Keys { version: secret.resource_version(), ..Keys::default() })
+            }
+            Ownership::Another => Found::Taken,
+        })
     }
 
     /// Writes a grant's Secret, if it is still as it was read.
@@ -233,6 +265,30 @@ mod tests {
             refused_expiry: None,
             drift: None,
         }
+    }
+
+    #[test]
+    fn only_a_dead_namesakes_secret_is_taken_over() {
+        let ours = Keys::default().secret(&grant()).expect("a Secret");
+        let changed = |change: fn(&mut Secret)| {
+            let mut secret = ours.clone();
+            change(&mut secret);
+            ownership(&secret, &grant())
+        };
+        let owner = |secret: &mut Secret, change: fn(&mut OwnerReference)| {
+            secret.metadata.owner_references.iter_mut().flatten().for_each(change);
+        };
+        assert_eq!(ownership(&ours, &grant()), Ownership::Ours);
+        let dead = |secret: &mut Secret| owner(secret, |owner| owner.uid = "u-0".to_owned());
+        let mut leftover = ours.clone();
+        dead(&mut leftover);
+        assert_eq!(ownership(&leftover, &grant()), Ownership::Leftover);
+        leftover.metadata.labels = None;
+        assert_eq!(ownership(&leftover, &grant()), Ownership::Another, "somebody else wrote it");
+        assert_eq!(changed(|secret| secret.metadata.owner_references = None), Ownership::Another);
+        let mut other = ours.clone();
+        owner(&mut other, |owner| (owner.uid, owner.name) = ("u-0".to_owned(), "other".to_owned()));
+        assert_eq!(ownership(&other, &grant()), Ownership::Another, "the other one may live");
     }
 
     #[test]
