@@ -201,7 +201,7 @@ impl Attempts {
         let api = self.api(&session.grant);
         let written =
             api.replace_status(&session.grant.name_any(), &PostParams::default(), &session.grant).await?;
-        self.index.observe(&written);
+        self.index.follow(&written);
         session.saved.clone_from(&written.status);
         session.grant = written;
         session.version += 1;

@@ -171,12 +171,12 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a grant as it is now: read, written, or listed.
+    /// Takes in a grant as it is listed.
     pub fn observe(&self, grant: &LicenseGrant) {
         self.take_in(grant, true);
     }
 
-    /// Takes in a grant as a watch tells it, which may be behind what we have written ourselves.
+    /// Takes in a grant as a watch tells it or as we have written it: either may be behind the other.
     ///
     /// Versions of one object can be compared, as Kubernetes promises since 1.35 and has always done. A listing is believed
     /// whatever its versions: a cluster that was restored from a backup counts them anew.

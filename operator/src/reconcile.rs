@@ -358,7 +358,7 @@ impl Reconciler {
         let patch = Patch::Merge(json!({"metadata": metadata}));
         match self.grants(place).patch(&place.name, &PatchParams::default(), &patch).await {
             Ok(grant) => {
-                self.index.observe(&grant);
+                self.index.follow(&grant);
                 Ok(Some(grant))
             }
             // It goes on with what the watch tells.
