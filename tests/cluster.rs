@@ -60,7 +60,7 @@ async fn a_service_account_may_do_nothing_by_itself_and_is_seen_in_the_audit_log
     };
     accounts.create(&PostParams::default(), &account).await.expect("it is made");
     let token = cluster.token(&space, "somebody").await;
-    let client = cluster::client(&cluster.kubeconfig_for("somebody", &cluster.api(), &token)).await;
+    let client = cluster::client(&cluster.kubeconfig_for("somebody", &cluster.api(), &token, &space)).await;
     let maps: Api<ConfigMap> = Api::namespaced(client, &space);
     let refused = maps.list(&kube::api::ListParams::default()).await.expect_err("it is refused");
     assert!(matches!(&refused, kube::Error::Api(status) if status.code == 403), "{refused}");

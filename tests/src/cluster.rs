@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use data_encoding::BASE64;
@@ -102,6 +103,7 @@ pub struct Cluster {
     folder: PathBuf,
     api: u16,
     etcd: u16,
+    restarted: AtomicBool,
     supervisor: Mutex<Supervisor>,
 }
 
@@ -164,7 +166,13 @@ impl Cluster {
         let orders = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("a pipe"));
         let supervisor = Mutex::new(Supervisor { process, orders, answers });
-        let cluster = Self { folder, api: free_port(), etcd: free_port(), supervisor };
+        let cluster = Self {
+            folder,
+            api: free_port(),
+            etcd: free_port(),
+            restarted: AtomicBool::new(false),
+            supervisor,
+        };
         cluster.configure();
         cluster.order("start etcd");
         cluster.order("start kube-apiserver");
@@ -208,7 +216,7 @@ impl Cluster {
         for user in ["admin", "system:kube-controller-manager"] {
             let token = Alphanumeric.sample_string(&mut rand::rng(), 32);
             writeln!(tokens, "{token},{user},{user},system:masters").expect("a string");
-            self.kubeconfig_for(user.rsplit(':').next().unwrap_or(user), &self.api(), &token);
+            self.kubeconfig_for(user.rsplit(':').next().unwrap_or(user), &self.api(), &token, "default");
         }
         self.write("pki/tokens.csv", &tokens);
         self.write_command(
@@ -316,19 +324,22 @@ impl Cluster {
         format!("https://127.0.0.1:{}", self.api)
     }
 
-    /// Writes a kubeconfig: who finds the API server where, with which token. An empty token is nobody.
-    pub fn kubeconfig_for(&self, name: &str, server: &str, token: &str) -> PathBuf {
-        let user = if token.is_empty() { json!({}) } else { json!({ "token": token }) };
+    /// Writes a kubeconfig: who finds the API server where, with which token, at home in which namespace.
+    pub fn kubeconfig_for(&self, name: &str, server: &str, token: &str, namespace: &str) -> PathBuf {
         let text = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "contexts": [{"name": "test", "context": {
+                "cluster": "test",
+                "user": "test",
+                "namespace": namespace,
+            }}],
             "clusters": [{"name": "test", "cluster": {
                 "server": server,
                 "certificate-authority": self.path("pki/ca.crt"),
             }}],
-            "users": [{"name": "test", "user": user}],
+            "users": [{"name": "test", "user": {"token": token}}],
         });
         let path = self.folder.join(format!("{name}.kubeconfig"));
         std::fs::write(&path, text.to_string()).expect("a file");
@@ -412,8 +423,14 @@ impl Cluster {
 
     /// Starts the API server again, at the same address.
     pub async fn start_api_server(&self) {
+        self.restarted.store(true, Ordering::Relaxed);
         self.order("start kube-apiserver");
         self.until_ready().await;
+    }
+
+    /// Whether the API server was ever started again: until one knows all roles, it refuses what it will grant.
+    pub fn was_restarted(&self) -> bool {
+        self.restarted.load(Ordering::Relaxed)
     }
 
     async fn ask_etcd(&self, path: &str, question: &Value) -> Value {

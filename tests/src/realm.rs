@@ -128,17 +128,17 @@ impl<'a> Realm<'a> {
     /// How an operator is started, and in which environment.
     pub fn command(&self, start: &Start) -> (Vec<String>, Vec<(&'static str, String)>) {
         let name = format!("{}.operator-{}", self.namespace, rand::random::<u32>());
-        let kubeconfig = self.cluster.kubeconfig_for(&name, &start.api, &self.token).display().to_string();
+        let kubeconfig = self.cluster.kubeconfig_for(&name, &start.api, &self.token, &self.namespace);
         let key = self.folder.path().join("authforge-key").display().to_string();
         let fixed = ["run", "--log-format", "text", "--admin-listen", "127.0.0.1:0"];
         let mut arguments = vec![binary().display().to_string()];
         arguments.extend(fixed.map(str::to_owned));
         let mut flag = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
-        flag("--namespace", &self.namespace);
         flag("--authforge-url", &start.authforge);
         flag("--authforge-api-key-file", &key);
         arguments.extend(start.flags.iter().cloned());
-        let mut environment = vec![("RUST_LOG", "info".to_owned()), ("KUBECONFIG", kubeconfig)];
+        let mut environment =
+            vec![("RUST_LOG", "info".to_owned()), ("KUBECONFIG", kubeconfig.display().to_string())];
         if start.ahead != 0 {
             environment.extend([
                 ("LD_PRELOAD", libfaketime().to_owned()),
@@ -292,7 +292,7 @@ impl<'a> Realm<'a> {
 impl Drop for Realm<'_> {
     /// Whatever a test is about: an operator never tries what it may not.
     fn drop(&mut self) {
-        if std::thread::panicking() || !self.cluster.folder().exists() {
+        if std::thread::panicking() || self.cluster.was_restarted() {
             return;
         }
         let audited = self.audited();
