@@ -97,6 +97,7 @@ fn each_edge_library_has_its_keeper() {
     let metadata = metadata();
     for (library, keepers) in [
         ("rusqlite", &["grantsmith-service", "grantsmith-tests"][..]),
+        ("kube", &["grantsmith-crd", "grantsmith-operator", "grantsmith-tests"]),
         ("lettre", &["grantsmith-service"]),
         ("tonic", &["grantsmith-proto", "grantsmith-service", "grantsmith-tests"]),
         ("reqwest", &["grantsmith-authforge", "grantsmith-service", "grantsmith-tests"]),
@@ -111,10 +112,12 @@ fn each_edge_library_has_its_keeper() {
 #[test]
 fn one_tls_provider_and_no_platform_tls() {
     let metadata = metadata();
-    let tree = tree(&metadata, "grantsmith-service");
-    assert!(tree.contains("ring"));
-    for banned in ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls"] {
-        assert!(!tree.contains(banned), "the program is built with {banned}");
+    for program in ["grantsmith-service", "grantsmith-operator"] {
+        let tree = tree(&metadata, program);
+        assert!(tree.contains("ring"));
+        for banned in ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls"] {
+            assert!(!tree.contains(banned), "{program} is built with {banned}");
+        }
     }
 }
 
