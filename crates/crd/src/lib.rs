@@ -36,22 +36,25 @@ pub fn definition() -> CustomResourceDefinition {
     let mut definition = LicenseGrant::crd();
     let versions = definition.spec.versions.iter_mut();
     let schemas = versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
-    schemas.for_each(refuse_null);
+    schemas.for_each(tidy);
     definition
 }
 
 /// A field that may be left out is not one that may be null: the API server takes a null for left out, and rules need
-/// not tell the two apart.
-fn refuse_null(schema: &mut JSONSchemaProps) {
+/// not tell the two apart. And lines end where the reader's window does, not where the source's do.
+fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(text) = &mut schema.description {
+        *text = text.replace('\n', " ");
+    }
     if let Some(words) = &mut schema.enum_ {
         words.retain(|word| !word.0.is_null());
     }
     if let Some(fields) = &mut schema.properties {
-        fields.values_mut().for_each(refuse_null);
+        fields.values_mut().for_each(tidy);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        refuse_null(items);
+        tidy(items);
     }
 }
 
