@@ -125,6 +125,10 @@ impl Supervisor {
     }
 }
 
+fn lines(words: &[impl AsRef<str>]) -> String {
+    words.iter().flat_map(|word| [word.as_ref(), "\n"]).collect()
+}
+
 fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| match std::env::var_os("GRANTSMITH_KUBERNETES") {
@@ -282,12 +286,12 @@ impl Cluster {
 
     fn write_command(&self, program: &str, flags: &[&str]) {
         let path = programs().join(program).display().to_string();
-        self.write(&format!("{program}.command"), &[&[path.as_str()], flags].concat().join("\n"));
+        self.write(&format!("{program}.command"), &lines(&[&[path.as_str()], flags].concat()));
     }
 
     /// Runs a program until the cluster's end; gives the file of what it says.
     pub fn keep(&self, name: &str, command: &[String]) -> PathBuf {
-        self.write(&format!("{name}.command"), &command.join("\n"));
+        self.write(&format!("{name}.command"), &lines(command));
         self.order(&format!("start {name}"));
         self.folder.join(format!("{name}.log"))
     }

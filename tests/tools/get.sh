@@ -64,18 +64,19 @@ go_tool() {
 # themselves must be put in, or clients cannot read them. -trimpath belongs to the key of every entry
 # of Go's own cache: whatever else is built from this module should keep it.
 kubernetes_flags() {
-    local version package=k8s.io/component-base/version
+    local version major minor package=k8s.io/component-base/version
     version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/kubernetes/go.mod")
     IFS=. read -r major minor _ <<<"${version#v}"
-    printf '%s\n' -trimpath \
+    flags=(
+        -trimpath
         "-ldflags=-s -w -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+    )
 }
 
 # kubernetes_build PROGRAM...: one after the other, with a sign of life, because the first takes minutes.
 kubernetes_build() {
     need go
-    local program package flags folder=$PWD
-    mapfile -t flags < <(kubernetes_flags)
+    local program package folder=$PWD
     while sleep 30 &>/dev/null && kill -0 $$ 2>/dev/null; do say "still compiling, $SECONDS s"; done &
     # shellcheck disable=SC2064  # the process of now is meant
     trap "kill $!" EXIT
@@ -89,9 +90,10 @@ kubernetes_build() {
 
 # kubernetes_programs NAME PROGRAM...: a folder with these.
 kubernetes_programs() {
-    local name=$1
+    local name=$1 flags
     shift
-    build "$name" "$({ printf '%s\n' "$@"; kubernetes_flags; cat "$here"/kubernetes/go.{mod,sum}; } | hash_of)" \
+    kubernetes_flags
+    build "$name" "$({ printf '%s\n' "$@" "${flags[@]}"; cat "$here"/kubernetes/go.{mod,sum}; } | hash_of)" \
         kubernetes_build "$@"
 }
 
