@@ -4,6 +4,7 @@ use grantsmith_authforge::fake::{CallKind, Fault, NewLicense};
 use grantsmith_crd::{KeptState, LicenseGrant, RECONCILING, STALLED};
 use grantsmith_tests::realm::{Operator, Realm, condition, manual};
 use grantsmith_tests::{APP, AUTHFORGE_KEY, Cluster, until};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
@@ -348,6 +349,29 @@ async fn operator_audits(operator: &Operator) -> f64 {
     let metrics = operator.metrics().await;
     let lines = metrics.lines().filter(|line| line.starts_with("grantsmith_audits_total"));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_everything_was_compared_last_is_known_after_a_restart() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let first = realm.start(&realm.plan(&AUDITS)).await;
+    realm.issue("jane").await;
+    until("an audit", async || (operator_audits(&first).await > 0.0).then_some(())).await;
+    // Written down with the next renewal.
+    realm.beats(2).await;
+    first.stop().await;
+    let remembered = async || {
+        let leases: Api<Lease> = Api::namespaced(realm.client.clone(), &realm.namespace);
+        let lease = leases.get("grantsmith-operator").await.expect("a lease");
+        lease.metadata.annotations.expect("a note")["grantsmith.dev/audited-at"].clone()
+    };
+    let before = remembered().await;
+    realm.authforge.reset_counts();
+    let second = realm.start(&realm.plan(&["--drift-interval", "1h"])).await;
+    second.until_ready().await;
+    realm.beats(2).await;
+    assert_eq!(remembered().await, before, "it is not due, and not forgotten");
+    assert_eq!(realm.authforge.counts().of(CallKind::List), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
