@@ -153,10 +153,16 @@ impl Listings {
         let lingers = result.as_ref().is_ok_and(|listing| listing.is_complete());
         run.progress.send_replace(Progress::Finished(result));
         drop(end);
-        if lingers {
-            tokio::time::sleep(LINGER).await;
+        if !lingers {
+            return self.retire(&app, &run);
         }
-        self.retire(&app, &run);
+        // One that a newer listing has taken the place of lingers for nobody, and need not stay in memory.
+        let current = Arc::downgrade(&run);
+        drop(run);
+        tokio::time::sleep(LINGER).await;
+        if let Some(run) = current.upgrade() {
+            self.retire(&app, &run);
+        }
     }
 
     /// Reads all pages, then the labels that these left out.
