@@ -3,6 +3,7 @@
 //! The objects themselves are not kept. A grant is read anew when it is worked on, and what is settled is told by its status
 //! alone, so a hundred thousand of them fit into memory and cost nothing at a restart.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -227,9 +228,11 @@ impl Index {
         }
         state.leave(&place, brief.purchase.as_ref());
         if let Some(purchase) = &brief.purchase {
-            let places = state.purchases.entry(purchase.clone()).or_default();
-            if !places.contains(&place) {
-                places.push(place.clone());
+            match state.purchases.entry(purchase.clone()) {
+                // Nearly always the only one, and a list that grows by itself has room for four.
+                Entry::Vacant(entry) => drop(entry.insert(vec![place.clone()])),
+                Entry::Occupied(entry) if entry.get().contains(&place) => {}
+                Entry::Occupied(mut entry) => entry.get_mut().push(place.clone()),
             }
         }
         state.grants.insert(place, brief);

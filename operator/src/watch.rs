@@ -30,6 +30,9 @@ use crate::queue::Queue;
 use crate::secret;
 use crate::status::Rest;
 
+/// Objects in one answer of a listing. Each takes some ten kilobytes while it is read, of which little is kept.
+const PAGE: u32 = 100;
+
 /// What was seen of the cluster so far.
 #[derive(Debug)]
 pub struct Sight {
@@ -167,7 +170,7 @@ impl Watch {
         api: Api<DeserializeGuard<LicenseGrant>>,
         unreadable: &mut BTreeMap<Place, Option<i64>>,
     ) {
-        let mut stream = pin!(watcher(api, Config::default()).backoff(Pauses::default()));
+        let mut stream = pin!(watcher(api, Config::default().page_size(PAGE)).backoff(Pauses::default()));
         let mut missing = BTreeSet::new();
         while let Some(event) = stream.next().await {
             match event {
@@ -216,7 +219,8 @@ impl Watch {
     /// Follows the Secrets of a namespace that are ours, for ever.
     pub async fn secrets(&self, namespace: String) {
         let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), &namespace);
-        let config = Config::default().labels(&format!("{}={}", secret::LABEL.0, secret::LABEL.1));
+        let config =
+            Config::default().page_size(PAGE).labels(&format!("{}={}", secret::LABEL.0, secret::LABEL.1));
         let mut stream = pin!(watcher(api, config).backoff(Pauses::default()));
         let mut missing = BTreeSet::new();
         while let Some(event) = stream.next().await {
