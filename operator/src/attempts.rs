@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use grantsmith_core::grant::Cause;
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::{
-    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, KeptState, LogError, Outcome, Record, ResetId,
-    ResetOutcome,
+    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, KeptState, LogError, Moment, Outcome, Record,
+    ResetId, ResetOutcome,
 };
 use grantsmith_core::{GrantId, LicenseKey};
 use grantsmith_crd::{AttemptOutcome, AttemptStatus, LicenseGrant, LicenseGrantStatus, LicenseStatus};
@@ -52,6 +52,8 @@ pub struct Session {
     /// The status as the API server has it.
     saved: Option<LicenseGrantStatus>,
     keys: Keys,
+    /// [`Record::proof_from`].
+    proof_from: Option<Moment>,
     version: u64,
     /// Somebody else has written: it must be read again.
     stale: bool,
@@ -63,7 +65,7 @@ impl Session {
     /// A grant that was just read.
     pub fn reading(grant: LicenseGrant) -> Self {
         let saved = grant.status.clone();
-        Self { grant, saved, keys: Keys::default(), version: 0, stale: false, moved: false }
+        Self { grant, saved, keys: Keys::default(), proof_from: None, version: 0, stale: false, moved: false }
     }
 
     /// What an audit found that the API server was not told yet.
@@ -105,7 +107,12 @@ impl Session {
 
     fn record(&self, recent_revocations: u32) -> Result<Record, LogError> {
         let unreadable = |error: grantsmith_crd::convert::Error| LogError::Unavailable(error.to_string());
-        let mut record = Record { version: self.version, recent_revocations, ..Record::default() };
+        let mut record = Record {
+            version: self.version,
+            recent_revocations,
+            proof_from: self.proof_from,
+            ..Record::default()
+        };
         let Some(status) = &self.grant.status else { return Ok(record) };
         for license in &status.licenses {
             let fingerprint = Fingerprint::from_hex(license.fingerprint.clone());
@@ -132,8 +139,8 @@ impl Attempts {
     }
 
     /// Begins to work on a grant that was just read, with its keys. `false` if another one of its purchase is worked on.
-    pub fn begin(&self, id: &GrantId, grant: LicenseGrant, keys: Keys) -> bool {
-        let mut session = Session { keys, ..Session::reading(grant) };
+    pub fn begin(&self, id: &GrantId, grant: LicenseGrant, keys: Keys, proof_from: Option<Moment>) -> bool {
+        let mut session = Session { keys, proof_from, ..Session::reading(grant) };
         session.catch_up();
         match self.sessions().entry(id.clone()) {
             Entry::Occupied(_) => false,

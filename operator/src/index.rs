@@ -18,8 +18,11 @@ use kube::ResourceExt as _;
 use crate::status::{self, Rest};
 use crate::validate;
 
-/// Clocks are taken to be no further apart than this. A purchase of the time before is looked for before it is created.
-const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(2);
+/// The payer's clock and the API server's are taken to be no further apart than this.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(10);
+
+/// No purchase is taken for fresh for longer than this.
+const MOST_FRESH: Duration = Duration::from_secs(24 * 3_600);
 
 /// The time that a revocation counts for.
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -106,6 +109,7 @@ struct Brief {
     licenses: Box<[Known]>,
     /// When these licenses were last seen to change.
     changed: Moment,
+    first_seen: Moment,
 }
 
 impl Brief {
@@ -133,7 +137,7 @@ struct State {
     gone: HashMap<GrantId, Moment>,
     secrets: HashMap<Place, SecretBrief>,
     /// Since when each namespace has been watched without a gap.
-    since: HashMap<Arc<str>, Timestamp>,
+    since: HashMap<Arc<str>, Moment>,
     revocations: BTreeSet<(Timestamp, Fingerprint)>,
     apps: HashMap<Box<str>, Arc<str>>,
 }
@@ -149,6 +153,17 @@ impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index").field("grants", &self.lock().grants.len()).finish_non_exhaustive()
     }
+}
+
+/// Whether there may be a license of a purchase that its grant does not know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// There is none of ours: it was paid while we were watching.
+    None,
+    /// A listing that begins then or later shows it.
+    KnownFrom(Moment),
+    /// Only a look now tells.
+    Unknown,
 }
 
 /// Whose turn it is, and when.
@@ -201,6 +216,7 @@ impl Index {
             Some(_) => self.clock.now().moment,
             None => Moment::default(),
         };
+        let first_seen = known.map_or_else(|| self.clock.now().moment, |known| known.first_seen);
         let brief = Brief {
             uid: grant.uid().unwrap_or_default().into(),
             version,
@@ -214,6 +230,7 @@ impl Index {
             tried: status::is_tried(grant),
             licenses,
             changed,
+            first_seen,
         };
         let by_rule = |license: &&LicenseStatus| license.cause == Some(Cause::Rule);
         let spent = status::kept(grant)
@@ -261,31 +278,36 @@ impl Index {
 
     /// A namespace is listed from now on: what came and went before was not seen.
     pub fn watching(&self, namespace: &str) {
-        let now = self.clock.now().wall;
+        let now = self.clock.now().moment;
         self.lock().since.insert(namespace.into(), now);
     }
 
-    /// Whether a purchase paid then cannot have been served by anybody but us, and that not under another grant.
-    pub fn is_fresh(
-        &self,
-        place: &Place,
-        purchase: &GrantId,
-        paid_at: Timestamp,
-        within: SignedDuration,
-    ) -> bool {
-        let now = self.clock.now();
+    /// What is known of licenses that a purchase may have besides what its grant says.
+    ///
+    /// Fresh is what was paid while this process was watching: it has seen all grants of it. That is told without our own wall
+    /// clock: how long before the grant came the payment was is told by other clocks, how long we had been watching by ours,
+    /// which cannot be set.
+    pub fn past(&self, place: &Place, purchase: &GrantId, paid_at: Option<Timestamp>, lag: Duration) -> Past {
+        let now = self.clock.now().moment;
         let mut state = self.lock();
-        // Later than this no purchase is fresh anyway.
-        state.gone.retain(|_, since| {
-            SignedDuration::try_from(now.moment.since(*since)).is_ok_and(|age| age < within + CLOCKS_APART)
-        });
-        let watched = state
-            .since
-            .get(&place.namespace)
-            .is_some_and(|since| since.checked_add(CLOCKS_APART).is_ok_and(|since| paid_at >= since));
+        // What was made before that is listed by now.
+        state.gone.retain(|_, since| now.since(*since) < lag.max(MOST_FRESH));
+        let Some(brief) = state.grants.get(place) else { return Past::Unknown };
+        if let Some(gone) = state.gone.get(purchase) {
+            return Past::KnownFrom(gone.plus(lag));
+        }
         let others = state.purchases.get(purchase).into_iter().flatten().filter(|other| *other != place);
-        let tried = |other: &Place| state.grants.get(other).is_some_and(|brief| brief.tried);
-        watched && !state.gone.contains_key(purchase) && !others.into_iter().any(tried)
+        if others.into_iter().any(|other| state.grants.get(other).is_some_and(|brief| brief.tried)) {
+            return Past::Unknown;
+        }
+        let Some(since) = state.since.get(&place.namespace) else { return Past::Unknown };
+        let watched = SignedDuration::try_from(brief.first_seen.since(*since)).unwrap_or_default();
+        let came_after = |paid_at| brief.created.duration_since(paid_at) + CLOCKS_APART;
+        if paid_at.is_some_and(|paid_at| came_after(paid_at) <= watched) {
+            Past::None
+        } else {
+            Past::KnownFrom(brief.first_seen)
+        }
     }
 
     /// Claims a purchase for a grant, or says whose it is: of one that has a record, else of the oldest.
@@ -561,31 +583,49 @@ mod tests {
         let clock = ManualClock::default();
         let index = index(&clock);
         let (owner, heir) = (grant("a", "1", EARLY, &issued()), grant("b", "2", LATE, &json!({})));
+        clock.advance(Duration::from_secs(600));
         index.follow(&owner);
         index.follow(&heir);
         let heir = Place::of(&heir);
-        clock.advance(Duration::from_secs(600));
-        let paid_at = clock.now().wall;
-        let fresh = || index.is_fresh(&heir, &purchase(), paid_at, SignedDuration::from_mins(15));
-        assert!(!fresh(), "another grant of it has a license");
+        let paid_at = Some(EARLY.parse().expect("a time"));
+        let past = || index.past(&heir, &purchase(), paid_at, Duration::from_secs(90));
+        assert_eq!(past(), Past::Unknown, "another grant of it has a license");
         assert_eq!(index.remove(&Place::of(&owner)), std::slice::from_ref(&heir));
         assert_eq!(index.claim(&purchase(), &heir), Ok(()));
-        assert!(!fresh(), "the license is still there");
+        let listed = clock.now().moment.plus(Duration::from_secs(90));
+        assert_eq!(past(), Past::KnownFrom(listed), "it is still there, and may not be listed yet");
     }
 
     #[test]
-    fn what_was_paid_before_anybody_watched_is_not_fresh() {
+    fn only_what_was_paid_while_we_watched_is_fresh() {
         let clock = ManualClock::default();
         let index = index(&clock);
-        let lone = grant("a", "1", EARLY, &json!({}));
-        index.follow(&lone);
-        let fresh =
-            |paid_at| index.is_fresh(&Place::of(&lone), &purchase(), paid_at, SignedDuration::from_mins(15));
-        assert!(!fresh(clock.now().wall));
-        clock.advance(Duration::from_secs(180));
-        assert!(fresh(clock.now().wall));
+        let came = |name: &str| {
+            let mut lone = grant(name, "1", LATE, &json!({}));
+            lone.spec.purchase.id = Some(format!("cs_{name}"));
+            index.follow(&lone);
+            Place::of(&lone)
+        };
+        let purchase = |name: &str| {
+            GrantId::of(&grantsmith_core::PurchaseId::parse(&format!("cs_{name}")).expect("a purchase"))
+        };
+        let past = |name: &str, place: &Place, seconds_before: i64| {
+            let created: Timestamp = LATE.parse().expect("a time");
+            let paid_at = created - SignedDuration::from_secs(seconds_before);
+            index.past(place, &purchase(name), Some(paid_at), Duration::from_secs(90))
+        };
+        let first = came("first");
+        let start = clock.now().moment;
+        assert_eq!(past("first", &first, 0), Past::KnownFrom(start), "it was there when we came");
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(past("first", &first, 0), Past::KnownFrom(start), "and it does not become fresh");
+        let second = came("second");
+        // The machine's wall clock plays no part.
+        clock.skew(SignedDuration::from_hours(5));
+        assert_eq!(past("second", &second, 49), Past::None);
+        assert_eq!(past("second", &second, 51), Past::KnownFrom(clock.now().moment));
         index.watching("licenses");
-        assert!(!fresh(clock.now().wall), "a watch that is begun anew has a gap before it");
+        assert_ne!(past("second", &second, 0), Past::None, "a watch that is begun anew has a gap before it");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::attempts::{Attempts, Session, told};
 use crate::audit::Finding;
 use crate::events::{Action, Events};
-use crate::index::{Index, Place};
+use crate::index::{Index, Past, Place};
 use crate::lease::Lease;
 use crate::secret::{Found, Keys, Secrets};
 use crate::status::{self, Standing, Weight, weight};
@@ -200,12 +200,16 @@ impl Reconciler {
                 return Err(Held::new(Reason::SecretNameTaken, message).into());
             }
         };
-        let within = self.executor.policy().look_before_create_after;
-        let fresh = declared.paid_at.filter(|paid_at| self.index.is_fresh(place, id, *paid_at, within));
-        let declared = Grant { paid_at: fresh, ..declared.clone() };
+        let past = self.index.past(place, id, declared.paid_at, self.executor.policy().quarantine);
+        let (paid_at, proof_from) = match past {
+            Past::None => (declared.paid_at, None),
+            Past::KnownFrom(from) => (None, Some(from)),
+            Past::Unknown => (None, None),
+        };
+        let declared = Grant { paid_at, ..declared.clone() };
         let priority = validate::priority(&grant);
         let lost = lost(&grant, &keys);
-        if !self.attempts.begin(id, grant, keys) {
+        if !self.attempts.begin(id, grant, keys, proof_from) {
             return Err(LogError::Unavailable(
                 "another grant of the same purchase is on its way out".to_owned(),
             )

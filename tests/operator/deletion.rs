@@ -129,6 +129,21 @@ async fn a_grant_that_comes_again_finds_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_comes_again_before_its_key_is_listed_waits_for_it() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    realm.authforge.switch(|switches| switches.list_lag_ms = 4_000);
+    let _operator = realm.operator(&["--lost-create-quarantine", "6s"]).await;
+    let spec = manual("jane");
+    realm.declare("jane", &spec).await;
+    let key = realm.until_key("jane").await;
+    realm.delete("jane").await;
+    until_gone(&realm, "jane").await;
+    realm.declare("jane", &spec).await;
+    assert_eq!(realm.until_key("jane").await, key);
+    assert_eq!(realm.created(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_is_lost_and_applied_again_costs_no_key() {
     let cluster = Cluster::shared().await;
     let mut realm = Realm::new(cluster).await;

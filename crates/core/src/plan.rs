@@ -231,13 +231,23 @@ impl<'a> Planner<'a> {
             return Reason::BeforeStart;
         }
         let fresh = self.fresh() && !before_start;
-        if fresh || unit.listing.is_some_and(Listing::is_complete) {
-            let before = self.observed.record.before(&unit.desired.name, unit.desired.generation);
-            self.plan.steps.push(unit.create(before));
-        } else {
-            self.look(unit, self.now.moment);
+        // What our own attempts made may be listed only after them.
+        let from = self.observed.record.proof_from.filter(|_| unit.attempts.is_empty());
+        let complete = unit.listing.filter(|listing| listing.is_complete());
+        match (complete, from) {
+            _ if fresh => self.create(unit),
+            (Some(listing), Some(from)) if listing.begun_at() < from => {
+                self.wait(from.since(self.now.moment));
+            }
+            (Some(_), _) => self.create(unit),
+            (None, from) => self.look(unit, from.map_or(self.now.moment, |from| from.min(self.now.moment))),
         }
         Reason::Issuing
+    }
+
+    fn create(&mut self, unit: &Unit<'_>) {
+        let before = self.observed.record.before(&unit.desired.name, unit.desired.generation);
+        self.plan.steps.push(unit.create(before));
     }
 
     /// An attempt is open and nothing shows: law 4 until a listing counts.

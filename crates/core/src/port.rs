@@ -368,6 +368,12 @@ pub struct Record {
     pub resets: Vec<Reset>,
     /// Revocations by rule on record in the last hour, over all grants.
     pub recent_revocations: u32,
+    /// From when on a listing proves that there is no license for which no attempt is on record. None: only one that is asked
+    /// for now does.
+    ///
+    /// The past, where nobody but the keeper of this record can have made one since: then one listing serves all that
+    /// were known when it began. The future, where one may have been made that is not listed yet.
+    pub proof_from: Option<Moment>,
 }
 
 impl Record {

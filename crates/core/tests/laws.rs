@@ -147,6 +147,7 @@ prop_compose! {
         listed in option::of((any::<bool>(), 0u64..300)),
         seen in vec(0u64..400, 2),
         spent in prop_oneof![Just(0u32), Just(99), Just(100), Just(500)],
+        proof in option::of((any::<bool>(), 0u64..300)),
     ) -> Case {
         let mut grant = grant("cs_test_law").state(wanted).build().expect("grant");
         grant.paid_at = paid.map(at);
@@ -164,7 +165,11 @@ prop_compose! {
         });
         let first_seen = attempts.iter().zip(seen)
             .map(|(attempt, ago)| (attempt.id.clone(), earlier(ago))).collect();
-        let record = Record { version: 1, licenses, attempts, resets: Vec::new(), recent_revocations: spent };
+        let proof_from = proof.map(|(past, by)| {
+            if past { earlier(by) } else { earlier(0).plus(Duration::from_secs(by)) }
+        });
+        let record =
+            Record { version: 1, licenses, attempts, recent_revocations: spent, proof_from, ..Record::default() };
         let rows = if listing.is_some() { rows } else { Vec::new() };
         Case { grant, record, listing, rows, first_seen }
     }
@@ -231,8 +236,9 @@ proptest! {
             prop_assert!(case.kept().is_none() && !case.open());
             let listed = case.listing.as_ref().is_some_and(|listing| !listing.labeled(&label).is_empty());
             prop_assert!(!listed);
-            let proof = case.listing.as_ref().is_some_and(Listing::is_complete);
-            prop_assert!(case.fresh() || proof);
+            let from = case.record.proof_from.filter(|_| case.record.attempts.is_empty()).unwrap_or_default();
+            let proof = |listing: &Listing| listing.is_complete() && listing.begun_at() >= from;
+            prop_assert!(case.fresh() || case.listing.as_ref().is_some_and(proof));
         }
     }
 

@@ -20,6 +20,7 @@ const WORK: &str = "work";
 pub(super) fn load(connection: &Connection, grant: &GrantId, now: Timestamp) -> Result<Record, Failure> {
     let version = rows::count(connection, "SELECT version FROM grants WHERE id = ?1", [grant.as_str()])?;
     Ok(Record {
+        proof_from: None,
         version,
         licenses: kept(connection, grant)?,
         attempts: attempts(connection, grant)?,
