@@ -194,3 +194,80 @@ fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<
         None => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grantsmith_core::LicenseKey;
+
+    const KEY: &str = "ABCD-EFGH-JKLM-NPQR";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn known(live: bool, expires_at: Option<i64>, drifted: bool) -> Known {
+        let fingerprint = Fingerprint::parse(LicenseKey::new(KEY).fingerprint().as_str()).expect("hex");
+        Known { fingerprint, live, expires_at: expires_at.map(at), drifted, app: "app-1".into() }
+    }
+
+    fn row(status: LicenseStatus, expires_at: Option<i64>) -> License {
+        License {
+            key: LicenseKey::new(KEY),
+            app_id: AppId::parse("app-1").expect("an app"),
+            status,
+            expires_at: expires_at.map(at),
+            slots: None,
+            created_at: at(0),
+            label: Some("Stripe session cs_1".to_owned()),
+        }
+    }
+
+    /// Whether something is told, and what is taken for what is.
+    fn found(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<(bool, Vec<Change>)> {
+        compare(known, row, policy).map(|finding| (finding.drift.is_some(), finding.changes))
+    }
+
+    #[test]
+    fn what_differs_is_told_once_and_repaired_if_it_may_be() {
+        use DriftPolicy::{Repair, Report};
+        use LicenseStatus::{Active, Revoked};
+        let elsewhere = vec![Change::State(KeptState::RevokedElsewhere)];
+        let live = vec![Change::State(KeptState::Live)];
+        let ends = vec![Change::Expiry(Some(at(90)))];
+        for (known, row, report, repair) in [
+            (known(true, Some(50), false), Some(row(Active, Some(50))), None, None),
+            (
+                known(true, Some(50), true),
+                Some(row(Active, Some(50))),
+                Some((false, vec![])),
+                Some((false, vec![])),
+            ),
+            (
+                known(true, Some(50), false),
+                Some(row(Active, Some(90))),
+                Some((true, vec![])),
+                Some((true, ends.clone())),
+            ),
+            (known(true, Some(50), true), Some(row(Active, Some(90))), None, Some((true, ends.clone()))),
+            (known(true, None, false), Some(row(Active, Some(90))), Some((true, vec![])), Some((true, ends))),
+            // A row that leaves the expiry out says nothing about it.
+            (known(true, Some(50), false), Some(row(Active, None)), None, None),
+            (
+                known(true, None, false),
+                Some(row(Revoked, None)),
+                Some((false, elsewhere.clone())),
+                Some((false, elsewhere)),
+            ),
+            (known(false, None, false), Some(row(Active, None)), Some((true, vec![])), Some((true, live))),
+            // The expiry of what is revoked matters to nobody.
+            (known(false, Some(50), false), Some(row(Revoked, Some(90))), None, None),
+            // Absence is no evidence: it is told, and changes nothing.
+            (known(true, None, false), None, Some((true, vec![])), Some((true, vec![]))),
+            (known(true, None, true), None, None, None),
+        ] {
+            assert_eq!(found(&known, row.as_ref(), Report), report, "{known:?} {row:?}");
+            assert_eq!(found(&known, row.as_ref(), Repair), repair, "{known:?} {row:?}");
+        }
+    }
+}

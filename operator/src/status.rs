@@ -316,3 +316,107 @@ fn whole_second(now: Timestamp, wait: Duration) -> Timestamp {
         if at.subsec_nanosecond() > 0 && !wait.is_zero() { at.as_second() + 1 } else { at.as_second() };
     Timestamp::from_second(second).unwrap_or(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grantsmith_core::port::Moment;
+    use serde_json::{Value, json};
+
+    fn grant(status: &Value) -> LicenseGrant {
+        serde_json::from_value(json!({
+            "apiVersion": "grantsmith.dev/v1alpha1",
+            "kind": "LicenseGrant",
+            "metadata": {"name": "g", "namespace": "licenses", "generation": 2},
+            "spec": {"purchase": {"provider": "stripe", "id": "cs_1"}, "licenses": [{"name": "main", "appId": "a"}]},
+            "status": status,
+        }))
+        .expect("a grant")
+    }
+
+    fn now(second: i64) -> Now {
+        Now { wall: Timestamp::from_second(second).expect("a time"), moment: Moment::default() }
+    }
+
+    fn standing(reason: Reason, again: Option<u64>, failed: bool, shared: bool) -> Standing {
+        let again = again.map(Duration::from_secs);
+        Standing { reason, message: "as it stands".to_owned(), again, failed, shared }
+    }
+
+    #[test]
+    fn conditions_tell_ready_from_under_way_from_stalled() {
+        for (reason, shown) in [
+            (Reason::Issued, ["True", "False", "False"]),
+            (Reason::Refunded, ["True", "False", "False"]),
+            (Reason::Expired, ["True", "False", "False"]),
+            (Reason::OutcomeUnknown, ["False", "True", "False"]),
+            (Reason::RevocationHeld, ["False", "True", "False"]),
+            (Reason::SecretNameTaken, ["False", "False", "True"]),
+            (Reason::Paused, ["Unknown", "False", "False"]),
+        ] {
+            let mut grant = grant(&json!({}));
+            write(&mut grant, &standing(reason, None, false, false), now(100));
+            let status = grant.status.expect("a status");
+            let found = [READY, RECONCILING, STALLED].map(|kind| {
+                let condition = status.conditions.iter().find(|condition| condition.type_ == kind);
+                condition.expect("a condition").status.clone()
+            });
+            assert_eq!(found, shown, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_again_is_the_same_and_times_are_those_of_transitions() {
+        let mut grant = grant(&json!({}));
+        write(&mut grant, &standing(Reason::Issued, None, false, false), now(100));
+        let first = grant.status.clone();
+        write(&mut grant, &standing(Reason::Issued, None, false, false), now(200));
+        assert_eq!(grant.status, first, "nothing to write");
+        write(&mut grant, &standing(Reason::Unauthorized, Some(5), true, true), now(300));
+        let times = grant
+            .status
+            .iter()
+            .flat_map(|status| &status.conditions)
+            .map(|condition| condition.last_transition_time.0.as_second());
+        assert_eq!(times.collect::<Vec<_>>(), [300, 300, 100], "it is stalled no more than before");
+    }
+
+    #[test]
+    fn failures_are_counted_and_what_holds_for_all_is_written_once() {
+        let mut grant = grant(&json!({}));
+        let next = |grant: &LicenseGrant| {
+            let status = grant.status.as_ref().expect("a status");
+            (status.next_retry.map(Timestamp::as_second), status.tries)
+        };
+        write(&mut grant, &standing(Reason::Rejected, Some(15), true, false), now(100));
+        assert_eq!(next(&grant), (Some(115), Some(1)));
+        write(&mut grant, &standing(Reason::Rejected, Some(30), true, false), now(115));
+        assert_eq!(next(&grant), (Some(145), Some(2)));
+        write(&mut grant, &standing(Reason::Unauthorized, Some(60), true, true), now(145));
+        let paused = grant.status.clone();
+        write(&mut grant, &standing(Reason::Unauthorized, Some(60), true, true), now(205));
+        assert_eq!(grant.status, paused, "thousands that wait for one key are not written each minute");
+        write(&mut grant, &standing(Reason::Issued, None, false, false), now(265));
+        assert_eq!(next(&grant), (None, None));
+    }
+
+    #[test]
+    fn what_is_left_to_do_is_told_by_the_grant_alone() {
+        let settled = json!({"observedGeneration": 2});
+        let unclear = json!({"observedGeneration": 2, "nextRetry": "2030-01-01T00:00:00Z", "attempts": [{
+            "id": "a", "license": "main", "generation": 1, "openedAt": "2026-01-01T00:00:00Z", "outcome": "Open",
+        }]});
+        let at = Rest::At("2030-01-01T00:00:00Z".parse().expect("a time"));
+        assert_eq!(rest(&grant(&json!({})), false), Rest::Now);
+        assert_eq!(rest(&grant(&json!({"observedGeneration": 1})), false), Rest::Now, "the spec has changed");
+        assert_eq!(rest(&grant(&settled), true), Rest::Settled);
+        assert_eq!(rest(&grant(&unclear), false), at);
+        assert_eq!(rest(&grant(&unclear), true), Rest::Now, "its quarantine counts from now");
+        let mut leaving = grant(&settled);
+        leaving.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(rest(&leaving, true), Rest::Settled, "it goes by itself");
+        let mut guarded = grant(&settled);
+        guarded.spec.deletion_policy = DeletionPolicy::Revoke;
+        assert_eq!(rest(&guarded, false), Rest::Now, "it could go unguarded");
+    }
+}
