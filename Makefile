@@ -65,7 +65,8 @@ ifeq ($(firstword $(ARGS)),operator)
 	@$(TOOLS)/prerequisites.sh cluster
 	kubernetes=$$($(TOOLS)/get.sh kubernetes) && \
 	cargo build $(LOCKED) --release -p grantsmith-operator && \
-	GRANTSMITH_KUBERNETES=$$kubernetes cargo bench $(LOCKED) -p grantsmith-tests --bench operator -- $(wordlist 2,9,$(ARGS))
+	GRANTSMITH_KUBERNETES=$$kubernetes GRANTSMITH_OPERATOR=$${CARGO_TARGET_DIR:-target}/release/grantsmith-operator \
+	cargo bench $(LOCKED) -p grantsmith-tests --bench operator -- $(wordlist 2,9,$(ARGS))
 else
 	@$(TOOLS)/prerequisites.sh bench
 	rivals=$$($(TOOLS)/get.sh rivals) && \

@@ -10,12 +10,15 @@ use grantsmith_tests::{APP, Cluster};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::{Arrivals, declare, histogram, percentile, slow_realm, stop, until_arrived};
+use crate::{Arrivals, declare, histogram, percentile, slow_realm, stop};
 
 /// How often somebody new comes meanwhile.
 const COMES_EVERY: Duration = Duration::from_millis(500);
 /// How long the audits are watched.
 const AUDITED: Duration = Duration::from_secs(20);
+
+/// What the names of the backlog begin with.
+const BACKLOG: &str = "grant-";
 
 /// A grant that was paid long ago.
 fn old(reference: &str) -> Value {
@@ -30,16 +33,15 @@ pub(crate) async fn run(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     let realm = slow_realm(cluster).await;
     let arrivals = Arrivals::watch(&realm).await?;
     eprintln!("  declaring {count}");
-    let names = (0..count).map(|number| format!("grant-{number}"));
+    let names = (0..count).map(|number| format!("{BACKLOG}{number}"));
     declare(&realm, names.map(|name| (name.clone(), old(&name)))).await;
     eprintln!("  working");
     let operator = realm.start(&realm.plan(&[])).await;
     let done = AtomicBool::new(false);
     let backlog = async {
-        until_arrived(&arrivals, 1).await;
+        arrivals.until(BACKLOG, 1).await;
         let first = Instant::now();
-        // Those that come meanwhile are among them: so the last few of the backlog may be missing here, and the count says how many.
-        until_arrived(&arrivals, count).await;
+        arrivals.until(BACKLOG, count).await;
         done.store(true, Ordering::Relaxed);
         (first.elapsed(), realm.authforge.counts())
     };

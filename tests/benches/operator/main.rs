@@ -138,8 +138,15 @@ impl Arrivals {
         wait::until_within(Duration::from_secs(240), &format!("the key of {grant}"), async || seen()).await
     }
 
-    fn count(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// Waits until as many Secrets are there of grants whose names begin so.
+    async fn until(&self, prefix: &str, count: usize) {
+        let there = || {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.keys().filter(|grant| grant.starts_with(prefix)).count()
+        };
+        let patience = Duration::from_secs(290);
+        wait::until_within(patience, &format!("{count} keys"), async || (there() >= count).then_some(()))
+            .await;
     }
 }
 
@@ -149,15 +156,6 @@ impl Drop for Arrivals {
     }
 }
 
-/// Waits until this many are there.
-async fn until_arrived(arrivals: &Arrivals, count: usize) {
-    let patience = Duration::from_secs(290);
-    wait::until_within(patience, &format!("{count} keys"), async || {
-        (arrivals.count() >= count).then_some(())
-    })
-    .await;
-}
-
 /// Ends an operator in good order.
 async fn stop(operator: Operator) -> anyhow::Result<()> {
     let (code, log) = operator.stop().await;
@@ -165,11 +163,11 @@ async fn stop(operator: Operator) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Times in milliseconds.
+/// Times in microseconds.
 fn histogram(times: impl IntoIterator<Item = Duration>) -> Histogram<u64> {
     let mut histogram = Histogram::new(3).expect("three digits");
     for time in times {
-        histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        histogram.record(u64::try_from(time.as_micros()).expect("no ages")).expect("it grows as needed");
     }
     histogram
 }

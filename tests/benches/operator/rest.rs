@@ -8,7 +8,7 @@ use grantsmith_tests::realm::{Operator, Realm};
 use grantsmith_tests::{APP, Cluster};
 use serde_json::json;
 
-use crate::{Arrivals, declare, stop, until_arrived};
+use crate::{Arrivals, declare, stop};
 
 /// How long it is looked at.
 const LOOKED_AT: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ pub(crate) async fn run(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     eprintln!("  adopting");
     let arrivals = Arrivals::watch(&realm).await?;
     let (operator, _) = ready(&realm).await;
-    until_arrived(&arrivals, count).await;
+    arrivals.until("grant-", count).await;
     for name in &names {
         realm.until_settled(name).await;
     }
