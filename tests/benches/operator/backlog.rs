@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use grantsmith_authforge::fake::{CallKind, RateLimit};
 use grantsmith_tests::measure::{percent, short, table};
 use grantsmith_tests::realm::{Realm, manual};
@@ -92,14 +94,19 @@ pub(crate) async fn run(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
 /// Somebody buys every now and then, until it is done; how long each waited for the key.
 async fn come(realm: &Realm<'_>, arrivals: &Arrivals, who: &str, done: &AtomicBool) -> Histogram<u64> {
     let mut ticks = tokio::time::interval(COMES_EVERY);
-    let mut waits = Vec::new();
-    while !done.load(Ordering::Relaxed) {
-        let due = ticks.tick().await.into_std();
-        let name = format!("{who}-{}", waits.len());
-        waits.push(async move {
-            realm.declare(&name, &manual(&name)).await;
-            arrivals.of(&name).await.duration_since(due)
-        });
+    let (mut came, mut waits, mut waiting) = (0, Vec::new(), FuturesUnordered::new());
+    loop {
+        tokio::select! {
+            due = ticks.tick(), if !done.load(Ordering::Relaxed) => {
+                let name = format!("{who}-{came}");
+                came += 1;
+                waiting.push(async move {
+                    realm.declare(&name, &manual(&name)).await;
+                    arrivals.of(&name).await.duration_since(due.into_std())
+                });
+            }
+            Some(wait) = waiting.next() => waits.push(wait),
+            else => return histogram(waits),
+        }
     }
-    histogram(futures_util::future::join_all(waits).await)
 }

@@ -36,6 +36,9 @@ use tokio::task::JoinHandle;
 /// How long AuthForge takes for an answer.
 const AUTHFORGE: Duration = Duration::from_millis(200);
 
+/// Nothing here takes longer, also on a machine that does something else besides.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+
 /// Grants that are declared at once.
 const HANDS: usize = 16;
 
@@ -115,14 +118,22 @@ impl Arrivals {
     /// Begins to watch.
     async fn watch(realm: &Realm<'_>) -> anyhow::Result<Self> {
         let secrets = realm.secrets();
-        let mut events = secrets.watch(&WatchParams::default().timeout(290), "0").await?.boxed();
+        let mut events = secrets.watch(&WatchParams::default(), "0").await?.boxed();
         let seen = Arc::new(Mutex::new(HashMap::new()));
         let watched = Arc::clone(&seen);
         let watching = tokio::spawn(async move {
-            while let Ok(Some(event)) = events.try_next().await {
-                let WatchEvent::Added(secret) = event else { continue };
-                let name = Self::grant(&secret).unwrap_or_default();
-                watched.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+            loop {
+                while let Ok(Some(event)) = events.try_next().await {
+                    let WatchEvent::Added(secret) = event else { continue };
+                    let name = Self::grant(&secret).unwrap_or_default();
+                    let mut seen = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.entry(name).or_insert_with(Instant::now);
+                }
+                // The server ends a watch after five minutes; the next one begins with what is there.
+                events = match secrets.watch(&WatchParams::default(), "0").await {
+                    Ok(events) => events.boxed(),
+                    Err(_) => return,
+                };
             }
         });
         Ok(Self { seen, watching })
@@ -135,7 +146,7 @@ impl Arrivals {
     /// When this grant's Secret appeared, waited for.
     async fn of(&self, grant: &str) -> Instant {
         let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(grant).copied();
-        wait::until_within(Duration::from_secs(240), &format!("the key of {grant}"), async || seen()).await
+        wait::until_within(PATIENCE, &format!("the key of {grant}"), async || seen()).await
     }
 
     /// Waits until as many Secrets are there of grants whose names begin so.
@@ -144,8 +155,7 @@ impl Arrivals {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.keys().filter(|grant| grant.starts_with(prefix)).count()
         };
-        let patience = Duration::from_secs(290);
-        wait::until_within(patience, &format!("{count} keys"), async || (there() >= count).then_some(()))
+        wait::until_within(PATIENCE, &format!("{count} keys"), async || (there() >= count).then_some(()))
             .await;
     }
 }
