@@ -84,17 +84,20 @@ fn processes_of(folder: &str) -> Vec<String> {
 
 /// The folder is named in the test's environment, because what is killed cannot tell.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_of_it_when_its_test_is_killed() {
+async fn nothing_is_left_of_it_or_beside_it_when_its_test_is_killed() {
     const TOLD: &str = "GRANTSMITH_TEST_TELLS";
     if let Some(told) = std::env::var_os(TOLD) {
         let cluster = Cluster::start().await;
+        let mut ours = Command::new("tail");
+        let ours = ours.arg("-f").arg(cluster.folder().join("etcd.log")).stdout(Stdio::null()).spawn();
+        let _bequest = cluster.bequeath(ours.expect("it starts").id());
         std::fs::write(told, cluster.folder().display().to_string()).expect("a file");
         return std::future::pending().await;
     }
     let folder = tempfile::tempdir().expect("a folder");
     let told = folder.path().join("told");
     let mut victim = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "nothing_is_left_of_it_when_its_test_is_killed"])
+        .args(["--exact", "nothing_is_left_of_it_or_beside_it_when_its_test_is_killed"])
         .env(TOLD, &told)
         .stdout(Stdio::null())
         .process_group(0)
@@ -103,7 +106,7 @@ async fn nothing_is_left_of_it_when_its_test_is_killed() {
     let cluster =
         until("a cluster", async || std::fs::read_to_string(&told).ok().filter(|folder| !folder.is_empty()))
             .await;
-    assert!(processes_of(&cluster).len() >= 4, "{:?}", processes_of(&cluster));
+    assert!(processes_of(&cluster).len() >= 5, "{:?}", processes_of(&cluster));
     victim.kill().expect("it is killed");
     victim.wait().expect("it is gone");
     until("the cluster's end", async || processes_of(&cluster).is_empty().then_some(())).await;

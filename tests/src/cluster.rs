@@ -115,6 +115,17 @@ struct Supervisor {
     answers: BufReader<ChildStdout>,
 }
 
+/// A process that must not outlive its cluster.
+#[derive(Debug)]
+pub struct Bequest(PathBuf);
+
+impl Drop for Bequest {
+    fn drop(&mut self) {
+        // The folder may be gone before it.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
 impl Supervisor {
     fn order(&mut self, order: &str) {
         let orders = self.orders.as_mut().expect("the supervisor listens");
@@ -294,6 +305,13 @@ impl Cluster {
         self.write(&format!("{name}.command"), &lines(command));
         self.order(&format!("start {name}"));
         self.folder.join(format!("{name}.log"))
+    }
+
+    /// Has the supervisor kill this process too, should the test die before it: until what is given is dropped.
+    pub fn bequeath(&self, pid: u32) -> Bequest {
+        let file = self.folder.join(format!("{pid}.pid"));
+        std::fs::write(&file, pid.to_string()).expect("a file");
+        Bequest(file)
     }
 
     /// Where kubectl is.

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{Audited, Cluster};
+use crate::cluster::{Audited, Bequest, Cluster};
 use crate::program::{Program, built};
 use crate::{APP, AUTHFORGE_KEY, until};
 
@@ -76,6 +76,7 @@ pub struct Operator {
     program: Program,
     admin: SocketAddr,
     client: reqwest::Client,
+    _bequest: Bequest,
 }
 
 impl<'a> Realm<'a> {
@@ -153,8 +154,10 @@ impl<'a> Realm<'a> {
         command.args(&arguments[1..]);
         let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let program = Program::of(command, &environment, self.folder.path());
+        let bequest = self.cluster.bequeath(program.pid());
         let admin = program.address("admin").await;
-        Operator { program, admin, client: grantsmith_authforge::http_client(&[]).expect("a client") }
+        let client = grantsmith_authforge::http_client(&[]).expect("a client");
+        Operator { program, admin, client, _bequest: bequest }
     }
 
     /// The realm's grants.

@@ -34,6 +34,7 @@ while read -r order name; do
     echo "$order $name" 2>/dev/null || break
 done
 
+# Also what the caller has started itself and left here.
 for file in "$folder"/*.pid; do
     [[ -e $file ]] && kill_it "$(basename "$file" .pid)"
 done
