@@ -1,6 +1,8 @@
 //! The hand tools, used as a person and a script would.
 
-use grantsmith_tests::program::run;
+use std::fs::OpenOptions;
+
+use grantsmith_tests::program::{run, run_into};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{AUTHFORGE_KEY, Shape, Stack};
 
@@ -64,6 +66,49 @@ async fn events_are_listed_shown_and_played_again() {
     assert_eq!(code, 0, "{error}");
     assert_eq!(stack.keys(&bought.session).await, keys, "playing again changes nothing");
     stack.assert_promise();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_is_no_failure_and_a_full_disk_is() {
+    let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    let bought = stack.buy(order()).await;
+    stack.keys(&bought.session).await;
+    let server = stack.grpc_url();
+    let environment =
+        [("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
+    for arguments in
+        [&["grants", "list"][..], &["grants", "list", "-o", "name"], &["events", "list", "-o", "json"]]
+    {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (code, _, error) = run_into(arguments, &environment, stack.folder.path(), writer).await;
+        assert_eq!((code, error.as_str()), (0, ""), "{arguments:?} into a closed pipe");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let (code, _, error) = run_into(arguments, &environment, stack.folder.path(), full).await;
+        assert!(
+            code == 1 && error.contains("cannot write to standard output"),
+            "{arguments:?}: {code} {error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_stands_whatever_a_stranger_wrote_into_it() {
+    let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    let kind = "x".repeat(70_000);
+    let body = format!(
+        r#"{{"id":"evt_long","object":"event","type":"{kind}","created":1790000000,"livemode":false,"data":{{"object":{{"id":"x_1","object":"x"}}}}}}"#
+    );
+    assert_eq!(stack.deliver(body.into()).await.status, 200);
+    let (code, table, error) = stack.tool(&["events", "list"]).await;
+    assert_eq!(code, 0, "{error}");
+    let row = table.lines().find(|line| line.starts_with("evt_long")).expect("a row");
+    assert!(row.contains('…') && row.contains("UnknownType") && row.len() < 500, "{}", row.len());
+    assert_eq!(
+        stack.json(&["events", "get", "evt_long"]).await["type"],
+        kind.as_str(),
+        "programs get all of it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

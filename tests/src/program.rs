@@ -151,18 +151,31 @@ impl Program {
 
 /// Runs the program to its end: a hand tool. Gives its code, standard output and standard error.
 pub async fn run(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> (i32, String, String) {
-    let output = Command::new(binary())
+    run_into(arguments, environment, folder, Stdio::piped()).await
+}
+
+/// As [`run`], with its standard output somewhere else.
+pub async fn run_into(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    folder: &Path,
+    out: impl Into<Stdio>,
+) -> (i32, String, String) {
+    let tool = Command::new(binary())
         .args(arguments)
         .env_clear()
         .envs(environment.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(crate::wait::PATIENCE, output)
+        .spawn()
+        .expect("the tool starts");
+    let output = tokio::time::timeout(crate::wait::PATIENCE, tool.wait_with_output())
         .await
         .expect("the tool ends")
-        .expect("the tool starts");
+        .expect("the tool is waited for");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the tool prints text");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }

@@ -18,7 +18,7 @@ use super::{back, web};
 use crate::catalog::Catalog;
 use crate::cli::{Output, table};
 use crate::clock::SystemClock;
-use crate::config::Standalone;
+use crate::config::{Standalone, Wrong};
 use crate::store;
 
 /// Seconds of difference at which the clock is told of, and at which Stripe's signatures are close to being refused.
@@ -66,7 +66,7 @@ impl Report {
         match output {
             Output::Table | Output::Name => {
                 for (verdict, check, text) in &self.0 {
-                    table::say(&format!("{:4}  {check:14}  {}", verdict.word(), table::clean(text)));
+                    table::say(&format!("{:4}  {check:14}  {}", verdict.word(), table::clean(text)))?;
                 }
             }
             Output::Json | Output::Yaml => {
@@ -81,6 +81,15 @@ impl Report {
 
 /// Checks one by one; 1 if something must be mended.
 pub(super) async fn run(settings: Standalone, output: Output) -> anyhow::Result<ExitCode> {
+    if output == Output::Name {
+        return Err(
+            Wrong("-o name: a check has no resource name; use -o table, json or yaml".to_owned()).into()
+        );
+    }
+    table::ended(examine(settings, output).await)
+}
+
+async fn examine(settings: Standalone, output: Output) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let _stopped_at_the_end = stop.clone().drop_guard();
     let mut report = Report::default();

@@ -27,6 +27,10 @@ pub struct Backup {
 
 /// Runs the command.
 pub async fn run(backup: Backup) -> anyhow::Result<ExitCode> {
+    table::ended(perform(backup).await)
+}
+
+async fn perform(backup: Backup) -> anyhow::Result<ExitCode> {
     let Backup { file, database_url } = backup;
     let to = file.clone();
     let copy = tokio::task::spawn_blocking(move || {
@@ -41,7 +45,7 @@ pub async fn run(backup: Backup) -> anyhow::Result<ExitCode> {
     let rows = copy.await??;
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|table| vec![table.table, table.rows.to_string()]).collect();
-    table::print(&["TABLE", "ROWS"], &rows);
-    table::say(&format!("{}: read back, and whole", file.display()));
+    table::print(&["TABLE", "ROWS"], &rows)?;
+    table::say(&format!("{}: read back, and whole", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -22,6 +22,6 @@ pub enum Command {
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Check { file } = command;
     let plans = Catalog::read(file)?.plans().len();
-    table::say(&format!("{}: {plans} plan{}, no mistake", file.display(), if plans == 1 { "" } else { "s" }));
-    Ok(ExitCode::SUCCESS)
+    let found = format!("{}: {plans} plan{}, no mistake", file.display(), if plans == 1 { "" } else { "s" });
+    table::ended(table::say(&found).map(|()| ExitCode::SUCCESS).map_err(Into::into))
 }

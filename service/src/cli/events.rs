@@ -39,6 +39,10 @@ pub enum Command {
 
 /// Runs `grantsmith events`.
 pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
+    table::ended(perform(client).await)
+}
+
+async fn perform(client: Client<Command>) -> anyhow::Result<ExitCode> {
     let (channel, tokens) = client.access.open()?;
     let mut service = EventServiceClient::new(channel).max_decoding_message_size(4 << 20);
     let output = client.access.output;
@@ -97,9 +101,9 @@ fn show_all(events: &[pb::Event], output: Output) -> anyhow::Result<()> {
                     table::time(event.receive_time),
                 ]
             };
-            table::print(&head, &events.iter().map(row).collect::<Vec<_>>());
+            table::print(&head, &events.iter().map(row).collect::<Vec<_>>())?;
         }
-        Output::Name => events.iter().for_each(|event| table::say(&event.name)),
+        Output::Name => events.iter().try_for_each(|event| table::say(&event.name))?,
         Output::Json | Output::Yaml => {
             table::structured(&Value::Array(events.iter().map(value).collect()), output == Output::Yaml)?;
         }
@@ -109,12 +113,12 @@ fn show_all(events: &[pb::Event], output: Output) -> anyhow::Result<()> {
 
 fn show(event: &pb::Event, output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Name => table::say(&event.name),
+        Output::Name => table::say(&event.name)?,
         Output::Json | Output::Yaml => table::structured(&value(event), output == Output::Yaml)?,
         Output::Table => {
             let line = |name: &str, text: String| table::say(&format!("{name:10} {}", table::clean(&text)));
-            line("Name", event.name.clone());
-            line("Type", event.r#type.clone());
+            line("Name", event.name.clone())?;
+            line("Type", event.r#type.clone())?;
             line(
                 "State",
                 if event.reason.is_empty() {
@@ -122,16 +126,16 @@ fn show(event: &pb::Event, output: Output) -> anyhow::Result<()> {
                 } else {
                     format!("{} ({})", word(event), event.reason)
                 },
-            );
+            )?;
             if !event.fix.is_empty() {
-                line("To do", event.fix.clone());
+                line("To do", event.fix.clone())?;
             }
-            line("Object", table::or_dash(&event.object));
-            line("Grant", table::or_dash(&event.license_grant));
-            line("Mode", event.mode().as_str_name().trim_start_matches("MODE_").to_lowercase());
-            line("Version", table::or_dash(&event.api_version));
-            line("Created", table::time(event.create_time));
-            line("Received", table::time(event.receive_time));
+            line("Object", table::or_dash(&event.object))?;
+            line("Grant", table::or_dash(&event.license_grant))?;
+            line("Mode", event.mode().as_str_name().trim_start_matches("MODE_").to_lowercase())?;
+            line("Version", table::or_dash(&event.api_version))?;
+            line("Created", table::time(event.create_time))?;
+            line("Received", table::time(event.receive_time))?;
         }
     }
     Ok(())

@@ -73,6 +73,10 @@ impl Caller {
 
 /// Runs `grantsmith grants`.
 pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
+    table::ended(perform(client).await)
+}
+
+async fn perform(client: Client<Command>) -> anyhow::Result<ExitCode> {
     let (channel, tokens) = client.access.open()?;
     let mut caller = Caller { client: LicenseGrantServiceClient::new(channel), tokens };
     let output = client.access.output;
@@ -118,8 +122,8 @@ pub async fn run(client: Client<Command>) -> anyhow::Result<ExitCode> {
         Command::Resend { name } => {
             let sent = resend(&mut caller, &name).await?;
             match output {
-                Output::Table => table::say(&format!("mail {} is on its way", sent.number)),
-                Output::Name => table::say(&full(&name)),
+                Output::Table => table::say(&format!("mail {} is on its way", sent.number))?,
+                Output::Name => table::say(&full(&name))?,
                 Output::Json | Output::Yaml => {
                     table::structured(
                         &json!({ "name": full(&name), "number": sent.number }),
@@ -164,9 +168,9 @@ fn show_all(grants: &[pb::LicenseGrant], output: Output) -> anyhow::Result<()> {
     match output {
         Output::Table => {
             let head = ["NAME", "STATE", "REASON", "PURCHASE", "LICENSES", "MAIL", "CREATED"];
-            table::print(&head, &grants.iter().map(row).collect::<Vec<_>>());
+            table::print(&head, &grants.iter().map(row).collect::<Vec<_>>())?;
         }
-        Output::Name => grants.iter().for_each(|grant| table::say(&grant.name)),
+        Output::Name => grants.iter().try_for_each(|grant| table::say(&grant.name))?,
         Output::Json | Output::Yaml => {
             let all: Vec<Value> = grants.iter().map(value).collect();
             table::structured(&Value::Array(all), output == Output::Yaml)?;
@@ -183,11 +187,11 @@ fn show_forgotten(forgotten: &pb::ForgetBuyerResponse, output: Output) -> anyhow
             table::structured(&value, output == Output::Yaml)?;
         }
         Output::Table | Output::Name => {
-            table::say(&format!("erased from {purchases} purchases and the bodies of {events} events"));
+            table::say(&format!("erased from {purchases} purchases and the bodies of {events} events"))?;
             if waiting_events > 0 {
                 table::say(&format!(
                     "{waiting_events} events wait for their work and hold the address still; repeat this when it is done"
-                ));
+                ))?;
             }
         }
     }
@@ -217,35 +221,35 @@ fn word(name: &str) -> String {
 
 fn show(grant: &pb::LicenseGrant, output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Name => table::say(&grant.name),
+        Output::Name => table::say(&grant.name)?,
         Output::Json | Output::Yaml => table::structured(&value(grant), output == Output::Yaml)?,
         Output::Table => {
             let purchase = grant.purchase.clone().unwrap_or_default();
             let line = |name: &str, text: String| table::say(&format!("{name:10} {}", table::clean(&text)));
-            line("Name", grant.name.clone());
-            line("State", format!("{} ({})", word(grant.state().as_str_name()), grant.reason));
+            line("Name", grant.name.clone())?;
+            line("State", format!("{} ({})", word(grant.state().as_str_name()), grant.reason))?;
             if !grant.fix.is_empty() {
-                line("To do", grant.fix.clone());
+                line("To do", grant.fix.clone())?;
             }
-            line("Purchase", format!("{} {}", purchase.id, if purchase.livemode { "live" } else { "test" }));
-            line("Paid", table::time(purchase.pay_time));
-            line("Buyer", table::or_dash(&grant.customer.clone().unwrap_or_default().email));
-            line("Mail", grant.delivery.as_ref().map_or_else(|| "-".to_owned(), mail));
+            line("Purchase", format!("{} {}", purchase.id, if purchase.livemode { "live" } else { "test" }))?;
+            line("Paid", table::time(purchase.pay_time))?;
+            line("Buyer", table::or_dash(&grant.customer.clone().unwrap_or_default().email))?;
+            line("Mail", grant.delivery.as_ref().map_or_else(|| "-".to_owned(), mail))?;
             if let Some(hand) = &grant.r#override {
-                line("By hand", by_hand(hand));
+                line("By hand", by_hand(hand))?;
             }
             if !grant.note.is_empty() {
-                line("Note", grant.note.clone());
+                line("Note", grant.note.clone())?;
             }
-            table::say("");
+            table::say("")?;
             let head = ["LICENSE", "REASON", "KEY", "APP", "SLOTS", "EXPIRES", "ISSUED"];
-            table::print(&head, &grant.licenses.iter().map(license_row).collect::<Vec<_>>());
+            table::print(&head, &grant.licenses.iter().map(license_row).collect::<Vec<_>>())?;
             if !grant.history.is_empty() {
-                table::say("");
+                table::say("")?;
                 let row = |entry: &pb::HistoryEntry| {
                     vec![table::time(entry.time), entry.cause.clone(), entry.text.clone()]
                 };
-                table::print(&["TIME", "BY", "WHAT"], &grant.history.iter().map(row).collect::<Vec<_>>());
+                table::print(&["TIME", "BY", "WHAT"], &grant.history.iter().map(row).collect::<Vec<_>>())?;
             }
         }
     }
@@ -303,8 +307,8 @@ fn license_row(license: &pb::License) -> Vec<String> {
 fn show_keys(name: &str, keys: &[pb::LicenseKey], output: Output) -> anyhow::Result<()> {
     match output {
         // Nothing but keys, one a line, so that a script can take them.
-        Output::Table => keys.iter().for_each(|key| table::say(&key.license_key)),
-        Output::Name => table::say(name),
+        Output::Table => keys.iter().try_for_each(|key| table::say(&key.license_key))?,
+        Output::Name => table::say(name)?,
         Output::Json | Output::Yaml => {
             let key =
                 |key: &pb::LicenseKey| json!({ "license": key.license, "license_key": key.license_key });

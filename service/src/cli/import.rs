@@ -97,7 +97,7 @@ pub async fn run(import: Import) -> anyhow::Result<ExitCode> {
     while let Some(next) = taken.next().await {
         match next {
             Ok((row, outcome)) => {
-                show(&row, &outcome, output);
+                show(&row, &outcome, output)?;
                 done.push((row, outcome));
             }
             Err((row, status)) => {
@@ -163,7 +163,7 @@ impl Caller {
     }
 }
 
-fn show(row: &Row, outcome: &Outcome, output: Output) {
+fn show(row: &Row, outcome: &Outcome, output: Output) -> Result<(), table::Error> {
     match output {
         Output::Table => {
             let why = outcome.why().map_or_else(String::new, |why| format!(": {why}"));
@@ -174,10 +174,10 @@ fn show(row: &Row, outcome: &Outcome, output: Output) {
                 row.key.masked(),
                 outcome.word()
             );
-            table::say(&table::clean(&line));
+            table::say(&table::clean(&line))
         }
-        Output::Name => outcome.grant().into_iter().for_each(table::say),
-        Output::Json | Output::Yaml => {}
+        Output::Name => outcome.grant().into_iter().try_for_each(table::say),
+        Output::Json | Output::Yaml => Ok(()),
     }
 }
 
@@ -192,7 +192,7 @@ fn sum_up(done: &[(Row, Outcome)], output: Output) -> anyhow::Result<()> {
                 .filter(|(_, count)| *count > 0)
                 .map(|(word, count)| format!("{count} {word}"))
                 .collect();
-            table::say(&format!("{} rows: {}", done.len(), table::or_dash(&said.join(", "))));
+            table::say(&format!("{} rows: {}", done.len(), table::or_dash(&said.join(", "))))?;
         }
         Output::Name => {}
         Output::Json | Output::Yaml => {
