@@ -1,12 +1,12 @@
 //! The file of keys, read whole before anything is done.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
-use csv::{ReaderBuilder, StringRecord, Trim};
+use csv::{Position, ReaderBuilder, StringRecord, Trim};
 use grantsmith_core::purchase::PurchaseId;
 use grantsmith_core::{AppId, LicenseKey};
+use zeroize::Zeroizing;
 
 use crate::config::Wrong;
 
@@ -29,9 +29,10 @@ pub(super) struct Row {
 
 /// Reads a file. What is wrong with it is told by line, and never with a key.
 pub(super) fn read(path: &Path) -> Result<Vec<Row>, Wrong> {
-    let file = std::fs::File::open(path)
+    let text = std::fs::read(path)
+        .map(Zeroizing::new)
         .map_err(|error| Wrong(format!("cannot read '{}': {error}", path.display())))?;
-    rows(file).map_err(|mistakes| {
+    rows(&text).map_err(|mistakes| {
         let more = mistakes.len().saturating_sub(MOST_TOLD);
         let mut told: Vec<String> = mistakes.into_iter().take(MOST_TOLD).collect();
         if more > 0 {
@@ -45,14 +46,43 @@ pub(super) fn read(path: &Path) -> Result<Vec<Row>, Wrong> {
     })
 }
 
-fn rows(source: impl Read) -> Result<Vec<Row>, Vec<String>> {
-    let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(source);
-    let head = reader.headers().map_err(|error| vec![unreadable(&error)])?.clone();
-    let places = places(&head).map_err(|mistake| vec![mistake])?;
+/// Counts lines as an editor does. The reader says where it stood before a record: at blank lines, or within a line's end.
+struct Lines<'t> {
+    text: &'t [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line on which the record begins that the reader found from `position` on; records come in their order.
+    fn of(&mut self, position: Option<&Position>) -> u64 {
+        let from = position.and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(0);
+        while let Some(byte) = self.text.get(self.at) {
+            let ends = matches!(byte, b'\r' | b'\n');
+            if self.at >= from && !ends {
+                break;
+            }
+            self.at += 1;
+            let halfway = *byte == b'\r' && self.text.get(self.at) == Some(&b'\n');
+            self.line += u64::from(ends && !halfway);
+        }
+        self.line
+    }
+}
+
+fn rows(text: &[u8]) -> Result<Vec<Row>, Vec<String>> {
+    let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(text);
+    let mut counted = Lines { text, at: 0, line: 1 };
+    let head = reader.headers().map_err(|error| vec![unreadable(&error, counted.of(error.position()))])?;
+    let head_line = counted.of(head.position());
+    let places = places(head, head_line).map_err(|mistake| vec![mistake])?;
     let (mut rows, mut mistakes) = (Vec::new(), Vec::new());
     let mut lines: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for record in reader.into_records() {
-        let row = record.map_err(|error| unreadable(&error)).and_then(|record| row(&record, places));
+        let row = match record {
+            Ok(record) => row(&record, places, counted.of(record.position())),
+            Err(error) => Err(unreadable(&error, counted.of(error.position()))),
+        };
         match row {
             Err(mistake) => mistakes.push(mistake),
             Ok(row) => {
@@ -76,7 +106,7 @@ fn rows(source: impl Read) -> Result<Vec<Row>, Vec<String>> {
 }
 
 /// Where the columns stand.
-fn places(head: &StringRecord) -> Result<[usize; 4], String> {
+fn places(head: &StringRecord, line: u64) -> Result<[usize; 4], String> {
     let mut places = [0; 4];
     for (place, column) in places.iter_mut().zip(COLUMNS) {
         let mut found =
@@ -85,18 +115,17 @@ fn places(head: &StringRecord) -> Result<[usize; 4], String> {
             (Some(at), None) => at,
             (None, _) => {
                 return Err(format!(
-                    "line 1: no column '{column}'; the first line is to be {}",
+                    "line {line}: no column '{column}'; the first line is to be {}",
                     COLUMNS.join(",")
                 ));
             }
-            (Some(_), Some(_)) => return Err(format!("line 1: two columns '{column}'")),
+            (Some(_), Some(_)) => return Err(format!("line {line}: two columns '{column}'")),
         };
     }
     Ok(places)
 }
 
-fn row(record: &StringRecord, places: [usize; 4]) -> Result<Row, String> {
-    let line = record.position().map_or(0, csv::Position::line);
+fn row(record: &StringRecord, places: [usize; 4], line: u64) -> Result<Row, String> {
     let [stripe_id, key, app_id, email] = places.map(|at| record.get(at).unwrap_or_default().to_owned());
     let sold =
         matches!(PurchaseId::parse(&stripe_id), Ok(PurchaseId::Session(_) | PurchaseId::Subscription(_)));
@@ -118,8 +147,7 @@ fn row(record: &StringRecord, places: [usize; 4]) -> Result<Row, String> {
 }
 
 /// What the reader says, without what stands in the file.
-fn unreadable(error: &csv::Error) -> String {
-    let line = error.position().map_or(1, csv::Position::line);
+fn unreadable(error: &csv::Error, line: u64) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("line {line}: {len} columns where the first line has {expected_len}")
@@ -149,6 +177,23 @@ mod tests {
             told,
             [(2, "cs_live_1", "KEY-1", "app-1", "j@example.com"), (3, "sub_1", "KEY-2", "app-1", "")]
         );
+    }
+
+    #[test]
+    fn lines_are_those_of_an_editor() {
+        let head = HEAD.trim_end();
+        for (end, blank) in [("\n", ""), ("\r\n", ""), ("\r", ""), ("\n", "\n\n"), ("\r\n", "\r\n\r\n")] {
+            let text = [head, "cs_1,A,app-1,", "\"cs_1\",B,\"app 2\",", "cs_1,C", "pi_1,D,app-1,", ""]
+                .join(&format!("{end}{blank}"));
+            let step = if blank.is_empty() { 1 } else { 3 };
+            let mistakes = rows(text.as_bytes()).expect_err("three mistakes");
+            let found: Vec<&str> = mistakes.iter().filter_map(|mistake| mistake.split(':').next()).collect();
+            let lines = [2, 3, 4].map(|row| format!("line {}", 1 + row * step));
+            assert_eq!(found, lines, "{text:?}");
+        }
+        let text = format!("\r\n{HEAD}cs_1,A,app-1,\r\n\r\n\"cs\r\n_1\",B,app-1,\r\npi_1,C,app-1,\r\n");
+        let mistakes = rows(text.as_bytes()).expect_err("two mistakes");
+        assert!(mistakes[0].starts_with("line 5:") && mistakes[1].starts_with("line 7:"), "{mistakes:?}");
     }
 
     #[test]
