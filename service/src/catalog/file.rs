@@ -223,6 +223,12 @@ fn plan(entry: Spanned<Entry>) -> Result<Placed, Mistake> {
             "a plan is sold by one of price, lookup_key and product; make two plans of it",
         ));
     }
+    if let Some(kind) = mistaken(&key) {
+        return Err(mistake(
+            keyed,
+            format!("{} is to be the id of a {kind}, and '{}' is not", key.field(), key.text()),
+        ));
+    }
     let slots = match (entry.max_hwid_slots, entry.unlimited_hwid_slots) {
         (Some(count), true) => {
             return Err(mistake(
@@ -262,6 +268,18 @@ fn plan(entry: Spanned<Entry>) -> Result<Placed, Mistake> {
         checkout: Checkout { automatic_tax, allow_promotion_codes, tax_id_collection, locale },
     };
     Ok(Placed { plan, name: entry.name.referenced, key: keyed })
+}
+
+/// What a key is to be the id of, if it is the id of something else at Stripe. Ids that sellers chose have no prefix, so
+/// only those are refused that are known to be wrong.
+fn mistaken(key: &Key) -> Option<&'static str> {
+    let other = ["sub_", "si_", "cs_", "in_", "pi_", "ch_", "cus_", "plink_"];
+    let (kind, sibling) = match key {
+        Key::Price(_) => ("price", "prod_"),
+        Key::Product(_) => ("product", "price_"),
+        Key::LookupKey(_) => return None,
+    };
+    other.into_iter().chain([sibling]).any(|prefix| key.text().starts_with(prefix)).then_some(kind)
 }
 
 /// Checks a plan against those before it.

@@ -16,6 +16,12 @@ fn app_of(catalog: &Catalog, price: &Price, at: &str) -> Option<String> {
     catalog.terms(price, day(at)).map(|terms| terms.app_id.to_string())
 }
 
+/// An app for each plan.
+fn app(name: &str) -> String {
+    let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("7d9f6a9e-0000-4000-8000-{hex:0>12}")
+}
+
 /// A catalog of plans given as `name, what it is sold by, further fields`.
 fn catalog(plans: &[(&str, &str, &str)]) -> Catalog {
     Catalog::parse(&yaml(plans)).expect("a catalog")
@@ -23,7 +29,7 @@ fn catalog(plans: &[(&str, &str, &str)]) -> Catalog {
 
 fn yaml(plans: &[(&str, &str, &str)]) -> String {
     let plan = |(name, key, more): &(&str, &str, &str)| {
-        format!("  - {{name: {name}, {key}, app_id: app-{name}, duration: 30d{more}}}\n")
+        format!("  - {{name: {name}, {key}, app_id: {}, duration: 30d{more}}}\n", app(name))
     };
     format!("plans:\n{}", plans.iter().map(plan).collect::<String>())
 }
@@ -76,11 +82,11 @@ fn what_is_left_out_is_as_in_the_guide() {
 #[test]
 fn the_exact_price_outranks_its_lookup_key_and_that_the_product() {
     let catalog = catalog(&[("c", "product: prod_1", ""), ("b", "lookup_key: k", ""), ("a", "price: p", "")]);
-    let app = |price| app_of(&catalog, &price, "2026-01-01");
-    assert_eq!(app(price("p", "k", "prod_1")).as_deref(), Some("app-a"));
-    assert_eq!(app(price("q", "k", "prod_1")).as_deref(), Some("app-b"));
-    assert_eq!(app(price("q", "", "prod_1")).as_deref(), Some("app-c"));
-    assert_eq!(app(price("q", "", "prod_2")), None);
+    let sold = |price| app_of(&catalog, &price, "2026-01-01");
+    assert_eq!(sold(price("p", "k", "prod_1")), Some(app("a")));
+    assert_eq!(sold(price("q", "k", "prod_1")), Some(app("b")));
+    assert_eq!(sold(price("q", "", "prod_1")), Some(app("c")));
+    assert_eq!(sold(price("q", "", "prod_2")), None);
 }
 
 #[test]
@@ -91,10 +97,10 @@ fn a_purchase_has_the_terms_of_its_time() {
         ("late", "price: q", ", from: 2026-06-01T12:00:00Z"),
     ]);
     let at = |id, day| app_of(&catalog, &price(id, "", "prod_1"), day);
-    assert_eq!(at("p", "2026-05-31").as_deref(), Some("app-old"));
-    assert_eq!(at("p", "2026-06-01").as_deref(), Some("app-new"));
+    assert_eq!(at("p", "2026-05-31"), Some(app("old")));
+    assert_eq!(at("p", "2026-06-01"), Some(app("new")));
     assert_eq!(at("q", "2026-06-01"), None, "not sold before noon");
-    assert_eq!(at("q", "2026-06-02").as_deref(), Some("app-late"));
+    assert_eq!(at("q", "2026-06-02"), Some(app("late")));
 }
 
 #[test]
@@ -114,7 +120,7 @@ fn a_name_is_the_newest_of_its_plans_and_only_what_is_sold_can_be_named() {
 #[test]
 fn every_mistake_has_its_place() {
     let two = |first, second| yaml(&[("a", first, ""), ("b", second, "")]);
-    let lines = "plans:\n  - name: a\n    price: p\n    app_id: x\n    duration: 30d\n";
+    let lines = "plans:\n  - name: a\n    price: p\n    app_id: 7d9f6a9e-0000-4000-8000-000000000001\n    duration: 30d\n";
     for (text, place, words) in [
         (format!("{lines}    colour: red\n"), (6, 5), "unknown field `colour`"),
         (format!("{lines}    checkout: {{color: red}}\n"), (6, 16), "unknown field `color`"),
@@ -132,8 +138,10 @@ fn every_mistake_has_its_place() {
         (format!("{lines}    checkout: {{locale: English}}\n"), (6, 24), "auto"),
         (format!("{lines}    product: prod_1\n"), (6, 14), "make two plans"),
         (lines.replace("    price: p\n", ""), (2, 5), "sold by nothing"),
-        (lines.replace("    app_id: x\n", ""), (2, 5), "no app"),
-        (lines.replace("app_id: x", "app_id: not an app"), (4, 13), "UUID"),
+        (lines.replace("    app_id: 7d9f6a9e-0000-4000-8000-000000000001\n", ""), (2, 5), "no app"),
+        (lines.replace("7d9f6a9e-", "x-"), (4, 13), "UUID"),
+        (lines.replace("price: p", "price: sub_1"), (3, 12), "the id of a price"),
+        (lines.replace("price: p", "product: price_1"), (3, 14), "the id of a product"),
         (lines.replace("30d", "30"), (5, 15), "1d to 36500d"),
         (lines.replace("30d", "0d"), (5, 15), "1d to 36500d"),
         (lines.replace("30d", "+5d"), (5, 15), "1d to 36500d"),
