@@ -117,6 +117,20 @@ async fn a_seller_switches_over_without_a_second_key_or_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_list_says_what_would_be_done() {
+    let stack = Stack::plan(Shape::Standalone).flags(&["--mode", "observe"]).start().await;
+    let bought = stack.buy(order()).await;
+    stack.until_grant(&bought.session, "ISSUING", "Paused").await;
+    let reference = ["grants", "create", "--reference", "nobody", "--app", grantsmith_tests::APP];
+    assert_eq!(stack.tool(&reference).await.0, 0);
+    stack.until_grant("default/nobody", "ISSUING", "Paused").await;
+    let (_, table, _) = stack.tool(&["grants", "list"]).await;
+    let line = |id: &str| table.lines().find(|line| line.contains(id)).expect("a line").to_owned();
+    assert!(line(&bought.session).ends_with("observed: would create main, mail it"), "{table}");
+    assert!(line("nobody").ends_with("would create main, mail nothing, as no address is known"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_bought_before_the_first_start_is_held_until_it_is_released() {
     let stack = Stack::plan(Shape::Standalone).start().await;
     let yesterday = stack.now() - jiff::SignedDuration::from_hours(24);

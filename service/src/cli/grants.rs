@@ -167,7 +167,7 @@ fn full(name: &str) -> String {
 fn show_all(grants: &[pb::LicenseGrant], output: Output) -> anyhow::Result<()> {
     match output {
         Output::Table => {
-            let head = ["NAME", "STATE", "REASON", "PURCHASE", "LICENSES", "MAIL", "CREATED"];
+            let head = ["NAME", "STATE", "REASON", "PURCHASE", "LICENSES", "MAIL", "CREATED", "TO DO"];
             table::print(&head, &grants.iter().map(row).collect::<Vec<_>>())?;
         }
         Output::Name => grants.iter().try_for_each(|grant| table::say(&grant.name))?,
@@ -211,6 +211,7 @@ fn row(grant: &pb::LicenseGrant) -> Vec<String> {
             .as_ref()
             .map_or_else(|| "-".to_owned(), |delivery| word(delivery.state().as_str_name())),
         table::time(grant.create_time),
+        grant.fix.clone(),
     ]
 }
 

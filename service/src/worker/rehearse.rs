@@ -24,7 +24,7 @@ impl Worker {
     }
 
     fn rehearsed(&self, row: &GrantRow, plan: &Plan) -> Progress {
-        let words = in_words(plan);
+        let words = in_words(plan, row.email.is_some());
         let creates = plan.steps.iter().any(|step| matches!(step, Step::Create(..)));
         let tries = if creates { row.tries.saturating_add(1) } else { 0 };
         let again = AGAIN.get(usize::try_from(row.tries).unwrap_or(usize::MAX)).filter(|_| creates);
@@ -72,7 +72,7 @@ impl Worker {
 }
 
 /// The steps as a seller reads them: `create main, mail it`.
-fn in_words(plan: &Plan) -> Vec<String> {
+fn in_words(plan: &Plan, mailable: bool) -> Vec<String> {
     let mut words = Vec::new();
     let mut mail = false;
     for step in &plan.steps {
@@ -99,7 +99,8 @@ fn in_words(plan: &Plan) -> Vec<String> {
         }
     }
     if mail {
-        words.push("mail it".to_owned());
+        let it = if mailable { "mail it" } else { "mail nothing, as no address is known" };
+        words.push(it.to_owned());
     }
     words
 }
