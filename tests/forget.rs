@@ -45,6 +45,12 @@ async fn forgets(shape: Shape, events_only: bool) {
     let (code, _, error) =
         stack.tool(&["grants", "set-note", name, "wrote from jane.buyer@example.com"]).await;
     assert_eq!(code, 0, "{error}");
+    let why = "asked for by jane.buyer@example.com";
+    for arguments in [&["revoke", name, "--reason", why][..], &["clear-override", name]] {
+        let (code, _, error) = stack.tool(&[&["grants"], arguments].concat()).await;
+        assert_eq!(code, 0, "{error}");
+        stack.settled().await;
+    }
     let folder = stack.folder.path().to_owned();
     assert!(!holding(&folder, JANE).is_empty(), "it is there to be forgotten");
 

@@ -211,6 +211,10 @@ fn notes(connection: &Connection, buyer: &Buyer) -> Result<(), Failure> {
             "UPDATE hands SET reason = '' WHERE grant_id = ?1",
         ),
         (
+            "SELECT CAST(line AS TEXT) AS id, text FROM journal WHERE instr(text, '@')",
+            "UPDATE journal SET text = 'words that named the buyer, erased' WHERE line = CAST(?1 AS INTEGER)",
+        ),
+        (
             "SELECT id, detail AS text FROM grants WHERE instr(detail, '@')",
             "UPDATE grants SET detail = NULL WHERE id = ?1",
         ),

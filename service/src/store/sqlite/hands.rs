@@ -208,7 +208,10 @@ fn act(connection: &Connection, ask: &Ask) -> Result<Result<Vec<String>, Refusal
                 bring_back(connection, &ask.grant)?;
             }
             let state = state.word();
-            Ok(Ok(vec![format!("every license is to be {state}, whatever the purchase says")]))
+            // Whole, or an address in it could not be found again when its buyer is to be forgotten.
+            let why =
+                if reason.is_empty() { String::new() } else { format!(": {}", reason.replace('\n', " ")) };
+            Ok(Ok(vec![format!("every license is to be {state}, whatever the purchase says{why}")]))
         }
         Act::Clear => {
             rows::run(connection, "DELETE FROM hands WHERE grant_id = ?1", [ask.grant.as_str()])?;
