@@ -116,9 +116,16 @@ async fn errors_say_what_to_do() {
     let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
     for (arguments, code, words) in [
         (&["grants", "get", "lg-aaaaaaaaaaaaaaaaaaaa"][..], 1, "list them"),
-        (&["grants", "get", "nonsense"], 1, "licenseGrants/lg-"),
+        (&["grants", "get", "nonsense"], 2, "licenseGrants/lg-"),
+        (&["grants", "get", ""], 2, "licenseGrants/lg-"),
+        (&["grants", "list", "--filter", "state = FOO"], 2, "PENDING"),
+        (&["grants", "list", "--filter", "state = READY AND state = PARKED"], 2, "named twice"),
+        (&["grants", "set-email", "lg-aaaaaaaaaaaaaaaaaaaa", "bad"], 2, "no address"),
+        (&["grants", "set-note", "lg-aaaaaaaaaaaaaaaaaaaa", &"n".repeat(1_001)], 2, "1000 characters"),
+        (&["events", "get", "events/"], 2, "evt_1Abc"),
+        (&["events", "list", "--filter", "reason = Nothing"], 2, "BadMetadata"),
         (&["grants", "find", "nobody@example.com"], 1, "nothing found"),
-        (&["grants", "list", "--filter", "colour = red"], 1, "state, purchase, email"),
+        (&["grants", "list", "--filter", "colour = red"], 2, "state, purchase, email"),
         (&["events", "replay", "evt_nobody"], 1, "list them"),
         (&["grants", "get"], 2, "<NAME>"),
         (&["grants", "list", "--server", "nowhere"], 2, "http://HOST:PORT"),

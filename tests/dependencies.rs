@@ -130,4 +130,8 @@ fn every_reason_has_its_heading_in_the_runbook() {
     for reason in grantsmith_core::Reason::ALL {
         assert!(headings.contains(reason.as_str()), "deploy/README.md has no '### {reason}'");
     }
+    for reason in grantsmith_service::grpc::status::CallReason::ALL {
+        let name = reason.as_upper_snake();
+        assert!(headings.contains(name), "deploy/README.md has no '### {name}'");
+    }
 }

@@ -177,6 +177,13 @@ async fn what_a_person_decides_outranks_the_purchase_until_it_is_taken_back(shap
     let grant = until_ready(&stack, &name, "Overridden").await;
     assert_eq!(live(&stack, &label), Vec::<String>::new());
     assert_eq!(stack.page(&session).await.1["status"], "ended");
+    let (code, _, error) = stack.tool(&["grants", "resend", &name]).await;
+    assert!(code == 1 && error.contains("Overridden") && error.contains("reinstate"), "{code} {error}");
+    let mut service = stack.grant_service();
+    let again = pb::ResendLicenseKeyRequest { name: name.clone() };
+    let refused =
+        service.resend_license_key(stack.authorized(Role::Manage, again)).await.expect_err("none to send");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "OVERRIDDEN"));
     let hand = &grant["override"];
     assert_eq!((&hand["state"], &hand["person"]), (&"REVOKED".into(), &"manage".into()));
     assert_eq!(hand["reason"], "charged back by phone");
@@ -296,7 +303,7 @@ async fn an_address_set_by_hand_stays(shape: Shape) {
     assert_eq!(grant["customer"]["email"], "jane@example.com", "Stripe still has the other one");
     assert_eq!(stack.grant("JANE@example.com").await.expect("found by it")["name"], name);
     let (code, _, error) = stack.tool(&["grants", "set-email", &name, "nobody"]).await;
-    assert!(code == 1 && error.contains("no address"), "{error}");
+    assert!(code == 2 && error.contains("no address"), "{error}");
 }
 
 async fn an_expiry_set_by_hand_is_taken_back_with_the_rest(shape: Shape) {
@@ -337,12 +344,12 @@ async fn the_history_tells_all_in_words_and_no_secret(shape: Shape) {
         "hand manage",
         "its key is to be replaced (generation 2)",
         "the buyer's address was changed",
-        "every license is to be revoked",
+        "every license is to be revoked, whatever the purchase says: canary-reason",
         "is revoked",
     ] {
         assert!(history.contains(words), "{words}: {history}");
     }
-    let secrets = ["jane@example.com", "joe@example.org", "canary-note", "canary-reason"];
+    let secrets = ["jane@example.com", "joe@example.org", "canary-note"];
     for secret in secrets.into_iter().chain(keys.iter().map(String::as_str)) {
         assert!(!history.contains(secret), "{secret}: {history}");
     }
@@ -350,6 +357,7 @@ async fn the_history_tells_all_in_words_and_no_secret(shape: Shape) {
     for secret in secrets.into_iter().chain(keys.iter().map(String::as_str)) {
         assert!(!logs.contains(secret), "{secret} in the logs");
     }
+    assert!(!logs.contains("canary-reason"), "a person's words are for the history alone");
 }
 
 async fn a_hand_works_while_stripe_is_down(shape: Shape) {
@@ -458,20 +466,30 @@ async fn what_cannot_be_done_says_why(shape: Shape) {
     let parked = stack.buy(order().times(101)).await;
     let parked = stack.until_grant(&parked.session, "PARKED", "TooManyUnits").await["name"].clone();
     let parked = parked.as_str().expect("a name");
-    for (arguments, words) in [
-        (&["replace", &three][..], "name one"),
-        (&["replace", &three, "--license", "9"], "no license of that name"),
-        (&["release", &three], "nothing to release"),
-        (&["reinstate", parked], "no license"),
-        (&["reset-devices", parked], "no license"),
-        (&["revoke", "lg-aaaaaaaaaaaaaaaaaaaa"], "list them"),
-        (&["create", "--reference", "a b", "--app", APP], "no spaces"),
-        (&["create", "--reference", "ab", "--app", "an app"], "app id"),
-        (&["replace", &three, "--license", "2", "--request-id", "a b"], "UUID"),
+    for (arguments, expected, words) in [
+        (&["replace", &three][..], 2, "name one"),
+        (&["replace", &three, "--license", "9"], 1, "no license of that name"),
+        (&["release", &three], 1, "nothing to release"),
+        (&["reinstate", parked], 1, "no license"),
+        (&["reset-devices", parked], 1, "no license"),
+        (&["revoke", "lg-aaaaaaaaaaaaaaaaaaaa"], 1, "list them"),
+        (&["create", "--reference", "a b", "--app", APP], 2, "no spaces"),
+        (&["create", "--reference", "spent", "--app", "app-1"], 2, "UUID"),
+        (&["create", "--reference", "spent", "--app", APP, "--days", "0"], 2, "--days"),
+        (&["create", "--reference", "spent", "--app", APP, "--days", "99999999"], 2, "--days"),
+        (
+            &["create", "--reference", "spent", "--app", APP, "--expires", "2020-01-01T00:00:00Z"],
+            2,
+            "later end",
+        ),
+        (&["replace", &three, "--license", "2", "--request-id", "a b"], 2, "UUID"),
     ] {
         let (code, out, error) = stack.tool(&[&["grants"], arguments].concat()).await;
-        assert!(code == 1 && error.contains(words) && out.is_empty(), "{arguments:?}: {error}");
+        assert!(code == expected && error.contains(words) && out.is_empty(), "{arguments:?}: {code} {error}");
+        let of_the_rpc = ["external_reference", "request_id", "app_id", "LicenseGrant("];
+        assert!(!of_the_rpc.iter().any(|term| error.contains(term)), "{arguments:?}: {error}");
     }
+    tool(&stack, &["create", "--reference", "spent", "--app", APP, "--wait"]).await;
     tool(&stack, &["replace", &three, "--license", "2"]).await;
     until_ready(&stack, &three, "Issued").await;
     let generations: Vec<Value> = tool(&stack, &["get", &three]).await["licenses"]
@@ -481,7 +499,7 @@ async fn what_cannot_be_done_says_why(shape: Shape) {
         .map(|license| license["generation"].clone())
         .collect();
     assert_eq!(generations, [1, 2, 1]);
-    assert_eq!(stack.live().values().map(Vec::len).sum::<usize>(), 3);
+    assert_eq!(stack.live().values().map(Vec::len).sum::<usize>(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,7 @@ pub(crate) fn told(status: &Status) -> anyhow::Error {
         Code::Unavailable => {
             anyhow::anyhow!("the server cannot be reached or cannot answer now: {}", status.message())
         }
+        Code::InvalidArgument => Wrong(status.message().to_owned()).into(),
         _ => anyhow::anyhow!("{}", status.message()),
     }
 }

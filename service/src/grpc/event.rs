@@ -4,6 +4,7 @@ use bytes::Bytes;
 use grantsmith_proto::v1 as pb;
 use tonic::{Code, Request, Response, Status};
 
+use super::status::CallReason;
 use super::tokens::Role;
 use super::{Services, convert, filter, page_token, status};
 use crate::fulfillment::RecordError;
@@ -13,7 +14,7 @@ use crate::stripe::Mode;
 fn record_error(error: RecordError) -> Status {
     match error {
         RecordError::NotAnEvent(error) => {
-            status::plain(Code::InvalidArgument, "NOT_AN_EVENT", error.to_string())
+            status::plain(Code::InvalidArgument, CallReason::BadArgument, error.to_string())
         }
         RecordError::Store(error) => status::store(&error),
     }
@@ -23,7 +24,7 @@ fn event_id(name: &str) -> Result<&str, Status> {
     name.strip_prefix("events/").filter(|id| !id.is_empty()).ok_or_else(|| {
         status::plain(
             Code::InvalidArgument,
-            "BAD_NAME",
+            CallReason::BadArgument,
             "an event is named events/ID, such as events/evt_1Abc",
         )
     })
@@ -43,7 +44,7 @@ impl pb::event_service_server::EventService for Services {
             pb::Mode::Unspecified => {
                 let text =
                     "verified_mode is missing; say which mode the secret that verified the signature is of";
-                return Err(status::plain(Code::InvalidArgument, "MODE_MISSING", text));
+                return Err(status::plain(Code::InvalidArgument, CallReason::BadArgument, text));
             }
         };
         let recorded = self.fulfillment.record(Bytes::from(message.payload), verified).await;

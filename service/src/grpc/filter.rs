@@ -4,7 +4,7 @@ use grantsmith_core::{AppId, Reason};
 use jiff::Timestamp;
 use tonic::{Code, Status};
 
-use super::status::plain;
+use super::status::{CallReason, plain};
 use crate::store::{EventFilter, EventState, GrantFilter, GrantState};
 
 /// One `field op "value"`.
@@ -29,7 +29,20 @@ fn terms(text: &str) -> Result<Vec<Term<'_>>, Status> {
             return Err(bad("a term must follow AND"));
         }
     }
+    once(&terms)?;
     Ok(terms)
+}
+
+/// No row has two values of one field, so whoever wrote two means OR, which there is not. A time may have two bounds.
+fn once(terms: &[Term<'_>]) -> Result<(), Status> {
+    let same = |a: &Term<'_>, b: &Term<'_>| (a.field, a.operator) == (b.field, b.operator);
+    let twice = |(place, term): (usize, &Term<'_>)| terms.iter().take(place).any(|before| same(before, term));
+    match terms.iter().enumerate().find(|(place, term)| twice((*place, term))) {
+        Some((_, term)) => {
+            Err(bad(&format!("'{}' is named twice; there is no OR, so list once for each value", term.field)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn term(text: &str) -> Result<(Term<'_>, &str), Status> {
@@ -55,7 +68,7 @@ fn term(text: &str) -> Result<(Term<'_>, &str), Status> {
 }
 
 fn bad(text: &str) -> Status {
-    plain(Code::InvalidArgument, "BAD_FILTER", format!("filter: {text}"))
+    plain(Code::InvalidArgument, CallReason::BadArgument, format!("filter: {text}"))
 }
 
 fn only_equal(term: &Term<'_>) -> Result<(), Status> {
@@ -174,6 +187,11 @@ mod tests {
             ("state = READY AND ", "AND"),
             ("state = happy", "PENDING"),
             ("state > READY", "="),
+            (r#"state = "READY" AND state = "PARKED""#, "'state' is named twice"),
+            (
+                r#"create_time < "2026-11-01T00:00:00Z" AND state = READY AND create_time < "2026-12-01T00:00:00Z""#,
+                "'create_time' is named twice",
+            ),
             ("colour = red", "colour"),
             ("create_time = \"2026-11-01T00:00:00Z\"", ">="),
             ("create_time >= yesterday", "2026"),

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use grantsmith_core::manual::ManualId;
-use grantsmith_core::{GrantId, Reason};
+use grantsmith_core::port::KeptState;
+use grantsmith_core::{DesiredState, GrantId, Reason};
 use grantsmith_proto::v1 as pb;
 use tonic::{Code, Request, Response, Status};
 
+use super::status::CallReason;
 use super::tokens::Role;
 use super::{Services, convert, filter, page_token, status};
-use crate::store::{Cursor, GrantRow};
+use crate::store::{Cursor, GrantLicense, GrantRow};
 
 /// The most grants that `find` names.
 const MOST_FOUND: u32 = 500;
@@ -18,8 +20,30 @@ pub(super) fn grant_id(name: &str) -> Result<GrantId, Status> {
     convert::grant_id(name).ok_or_else(|| {
         let text =
             "a grant is named licenseGrants/lg-…, as lists show it; find it by a Stripe id or an address";
-        status::plain(Code::InvalidArgument, "BAD_NAME", text)
+        status::plain(Code::InvalidArgument, CallReason::BadArgument, text)
     })
+}
+
+/// Whether there is a key to mail: those of all licenses that are to work, and at least one.
+fn sendable(row: &GrantRow) -> Result<(), Status> {
+    let mut wanted =
+        row.licenses.iter().filter(|license| license.desired.state == DesiredState::Active).peekable();
+    if !row.licenses.is_empty() && wanted.peek().is_none() {
+        let text = format!(
+            "no key of the grant works now ({}), so there is none to send; reinstate the grant first, or clear what a person \
+             decided about it",
+            row.reason
+        );
+        return Err(status::because(Code::FailedPrecondition, row.reason, text));
+    }
+    let works =
+        |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.state == KeptState::Live);
+    if row.licenses.is_empty() || !wanted.all(works) {
+        let text =
+            format!("not every key works yet ({}); ask again, or look at the grant to see why", row.reason);
+        return Err(status::later(Reason::KeyPending, text, Duration::from_secs(2)));
+    }
+    Ok(())
 }
 
 impl Services {
@@ -59,7 +83,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         if !message.find.is_empty() {
             if !message.filter.is_empty() || !message.page_token.is_empty() {
                 let text = "find stands alone; leave out filter and page_token";
-                return Err(status::plain(Code::InvalidArgument, "BAD_FILTER", text));
+                return Err(status::plain(Code::InvalidArgument, CallReason::BadArgument, text));
             }
             let mut found =
                 store.find_grants(&message.find, MOST_FOUND).await.map_err(|error| status::store(&error))?;
@@ -109,7 +133,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
             })
             .collect();
         if license_keys.is_empty() {
-            let text = format!("there is no key yet ({reason}); ask again, or see why with GetLicenseGrant");
+            let text = format!("there is no key yet ({reason}); ask again, or look at the grant to see why");
             return Err(status::later(Reason::KeyPending, text, Duration::from_secs(2)));
         }
         tracing::info!(grant.id = %row.id, keys = license_keys.len(), "keys revealed");
@@ -130,13 +154,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
             let text = "no address is known for this grant; hand the key over yourself";
             return Err(status::because(Code::FailedPrecondition, Reason::NoAddress, text));
         }
-        if row.licenses.is_empty() || row.licenses.iter().any(|license| license.kept.is_none()) {
-            let text = format!(
-                "not every key is there yet ({}); ask again, or see why with GetLicenseGrant",
-                row.reason
-            );
-            return Err(status::later(Reason::KeyPending, text, Duration::from_secs(2)));
-        }
+        sendable(&row)?;
         let number = self.fulfillment.resend(&row.id).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(pb::ResendLicenseKeyResponse { number: i32::try_from(number).unwrap_or(i32::MAX) }))
     }

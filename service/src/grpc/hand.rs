@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use super::grant::grant_id;
+use super::status::CallReason;
 use super::{Services, convert, status};
 use crate::store::{Act, Ask, GrantState, Promise, Refusal, Request, Taken};
 
@@ -27,8 +28,8 @@ const MOST_LICENSES: usize = 100;
 const WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-pub(super) fn bad(reason: &str, text: impl Into<String>) -> Status {
-    status::plain(Code::InvalidArgument, reason, text)
+pub(super) fn bad(text: impl Into<String>) -> Status {
+    status::plain(Code::InvalidArgument, CallReason::BadArgument, text)
 }
 
 /// A caller's id for a request, if there is one, with the hash of all that it says.
@@ -38,10 +39,7 @@ fn request<M: Message>(call: &str, id: &str, message: &M) -> Result<Option<Reque
     }
     let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if !plain || id.len() > 64 {
-        return Err(bad(
-            "BAD_REQUEST_ID",
-            "request_id is up to 64 letters, digits, '-' and '_', such as a UUID",
-        ));
+        return Err(bad("a request id is up to 64 letters, digits, '-' and '_', such as a UUID"));
     }
     let mut hash = Sha256::new();
     hash.update(call.as_bytes());
@@ -52,35 +50,41 @@ fn request<M: Message>(call: &str, id: &str, message: &M) -> Result<Option<Reque
 /// An address that mail can be sent to.
 pub(super) fn address(text: &str) -> Result<Email, Status> {
     let parsed = text.trim().parse::<lettre::Address>().ok();
-    parsed.and_then(|_| Email::new(text)).ok_or_else(|| bad("BAD_ADDRESS", "the email is no address"))
+    parsed.and_then(|_| Email::new(text)).ok_or_else(|| {
+        status::plain(Code::InvalidArgument, CallReason::BadAddress, "the email is no address")
+    })
 }
 
 fn words(field: &str, text: String, longest: usize) -> Result<String, Status> {
     if text.chars().count() > longest || text.chars().any(|c| c.is_control() && c != '\n') {
-        return Err(bad("BAD_TEXT", format!("{field} is at most {longest} characters of plain text")));
+        return Err(bad(format!("{field} is at most {longest} characters of plain text")));
     }
     Ok(text)
 }
 
 fn time(field: &str, at: Option<prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
-    let read = |at| convert::timestamp(at).ok_or_else(|| bad("BAD_TIME", format!("{field} is no time")));
+    let read = |at| convert::timestamp(at).ok_or_else(|| bad(format!("{field} is no time")));
     at.map(read).transpose()
 }
 
-fn promised(license: &pb::License) -> Result<Promised, Status> {
+fn promised(license: &pb::License, now: Timestamp) -> Result<Promised, Status> {
     use pb::license::HwidSlots;
-    let app_id = AppId::parse(&license.app_id)
-        .ok_or_else(|| bad("BAD_APP", "app_id of a license is missing or no app id"))?;
+    let app_id = AppId::written(&license.app_id)
+        .ok_or_else(|| bad("an app id is a UUID, as AuthForge's dashboard shows it"))?;
     let slots = match license.hwid_slots {
         Some(HwidSlots::UnlimitedHwidSlots(true)) => Slots::Unlimited,
         Some(HwidSlots::MaxHwidSlots(count)) => u8::try_from(count)
             .ok()
             .filter(|count| (1..=Slots::MOST).contains(count))
             .map(Slots::Limited)
-            .ok_or_else(|| bad("BAD_SLOTS", format!("max_hwid_slots is 1 to {}", Slots::MOST)))?,
+            .ok_or_else(|| bad(format!("max_hwid_slots is 1 to {}", Slots::MOST)))?,
         Some(HwidSlots::UnlimitedHwidSlots(false)) | None => Slots::Limited(1),
     };
-    Ok(Promised { app_id, slots, expires_at: time("expire_time", license.expire_time)? })
+    let expires_at = time("expire_time", license.expire_time)?;
+    if expires_at.is_some_and(|end| end <= now) {
+        return Err(bad("the license would have ended before it is made; choose a later end"));
+    }
+    Ok(Promised { app_id, slots, expires_at })
 }
 
 fn license_name(text: &str) -> Result<Option<LicenseName>, Status> {
@@ -91,30 +95,33 @@ fn license_name(text: &str) -> Result<Option<LicenseName>, Status> {
 }
 
 fn refused(refusal: Refusal, name: &str) -> Status {
-    let failed = |reason: &str, text: &str| status::plain(Code::FailedPrecondition, reason, text);
+    let failed = |reason, text: &str| status::plain(Code::FailedPrecondition, reason, text);
     match refusal {
-        Refusal::RequestReused => {
-            bad("REQUEST_ID_REUSED", "the request_id was used for something else; choose another one")
-        }
+        Refusal::RequestReused => status::plain(
+            Code::InvalidArgument,
+            CallReason::RequestIdReused,
+            "the request id was used for something else; choose another one",
+        ),
         Refusal::Exists => status::exists(name),
         Refusal::NoGrant => status::not_found("grant", name),
         Refusal::NothingDeclared => failed(
-            "NOTHING_DECLARED",
-            "the grant has no license; see why with GetLicenseGrant, or make one with CreateLicenseGrant",
+            CallReason::NoLicense,
+            "the grant has no license; look at the grant to see why, or make another one by hand",
         ),
-        Refusal::WhichLicense => {
-            bad("WHICH_LICENSE", "the grant has several licenses; name one, such as 'main' or '2'")
-        }
+        Refusal::WhichLicense => bad("the grant has several licenses; name one, such as 'main' or '2'"),
         Refusal::NoLicense => {
-            bad("NO_LICENSE", "the grant has no license of that name; GetLicenseGrant shows them")
+            let text = "the grant has no license of that name; look at the grant to see their names";
+            status::plain(Code::NotFound, CallReason::NoLicense, text)
         }
         Refusal::KeyPending => status::later(
             Reason::KeyPending,
-            "the license has no live key now: it is being made or replaced, or is revoked; see with GetLicenseGrant",
+            "the license has no live key now: it is being made or replaced, or is revoked; look at the grant to see",
             Duration::from_secs(2),
         ),
-        Refusal::NothingHeld => failed("NOTHING_HELD", "no license of the grant is held; nothing to release"),
-        Refusal::KeyTaken => failed("KEY_TAKEN", "the key is kept for another purchase already"),
+        Refusal::NothingHeld => {
+            failed(CallReason::NothingHeld, "no license of the grant is held; nothing to release")
+        }
+        Refusal::KeyTaken => failed(CallReason::KeyMismatch, "the key is kept for another purchase already"),
     }
 }
 
@@ -164,27 +171,31 @@ impl Services {
         let said = pb::CreateLicenseGrantRequest { wait: false, ..message.clone() };
         let request = request("CreateLicenseGrant", &message.request_id, &said)?;
         let id = ManualId::new(self.fulfillment.installation(), &message.external_reference)
-            .map_err(|error| bad("BAD_REFERENCE", format!("external_reference: {error}")))?;
+            .map_err(|error| bad(error.to_string()))?;
         let purchase = PurchaseId::Manual(id);
         let wanted = message.license_grant.unwrap_or_default();
         if wanted.licenses.is_empty() {
-            return Err(bad("NO_LICENSES", "license_grant.licenses is empty; name at least one app"));
+            return Err(bad("license_grant.licenses is empty; name at least one app"));
         }
         if wanted.licenses.len() > MOST_LICENSES {
             let text = format!("at most {MOST_LICENSES} licenses in one grant; make several grants");
             return Err(status::because(Code::InvalidArgument, Reason::TooManyUnits, text));
         }
         let email = wanted.customer.map(|customer| customer.email).filter(|email| !email.is_empty());
+        let at = self.fulfillment.now();
         let promise = Promise {
             livemode: self.fulfillment.livemode(),
-            licenses: wanted.licenses.iter().map(promised).collect::<Result<_, _>>()?,
+            licenses: wanted
+                .licenses
+                .iter()
+                .map(|license| promised(license, at))
+                .collect::<Result<_, _>>()?,
             email: email.as_deref().map(address).transpose()?,
             note: words("note", wanted.note, LONGEST_NOTE)?,
             purchase,
         };
         let grant = GrantId::of(&promise.purchase);
         let name = convert::grant_name(&grant);
-        let at = self.fulfillment.now();
         self.take(Ask { grant, act: Act::Promise(promise), request, person, at }).await?;
         if message.wait {
             self.issued(&name).await?;
@@ -229,13 +240,13 @@ impl Services {
                     let text = format!(
                         "update_mask: '{other}' cannot be changed; customer.email, note and override.expire_time can"
                     );
-                    return Err(bad("BAD_MASK", text));
+                    return Err(bad(text));
                 }
             }
         }
         if email.is_none() && note.is_none() && expires_at.is_none() {
             let text = "update_mask is empty; name customer.email, note or override.expire_time";
-            return Err(bad("BAD_MASK", text));
+            return Err(bad(text));
         }
         self.act(&wanted.name, Act::Update { email, note, expires_at }, None, person).await
     }

@@ -7,6 +7,7 @@ use grantsmith_proto::v1 as pb;
 use tonic::{Code, Status};
 
 use super::hand::{address, bad};
+use super::status::CallReason;
 use super::{Services, convert, status};
 use crate::fulfillment::{ImportError, Imported, SoldKey};
 use crate::stripe::client::Error as StripeError;
@@ -36,34 +37,31 @@ fn sold(message: pb::ImportLicenseRequest, person: String) -> Result<SoldKey, St
     let purchase = match PurchaseId::parse(&stripe_id) {
         Ok(purchase @ (PurchaseId::Session(_) | PurchaseId::Subscription(_))) => purchase,
         Ok(PurchaseId::Manual(_)) | Err(_) => {
-            return Err(bad(
-                "BAD_PURCHASE",
-                "stripe_id is the id of a session or subscription, cs_… or sub_…",
-            ));
+            return Err(bad("stripe_id is the id of a session or subscription, cs_… or sub_…"));
         }
     };
     let key = LicenseKey::new(license_key);
     let plain = key.expose().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if !plain || !(1..=LONGEST_KEY).contains(&key.expose().len()) {
-        return Err(bad("BAD_KEY", "license_key is no license key"));
+        return Err(bad("license_key is no license key"));
     }
-    let app_id =
-        AppId::parse(&app_id).ok_or_else(|| bad("BAD_APP", "app_id is missing or no AuthForge app"))?;
+    let app_id = AppId::parse(&app_id).ok_or_else(|| bad("app_id is missing or no AuthForge app"))?;
     let email = Some(email).filter(|email| !email.is_empty());
     let email = email.as_deref().map(address).transpose()?;
     Ok(SoldKey { purchase, key, app_id, email, person })
 }
 
 fn refused(error: &ImportError) -> Status {
-    let failed = |reason: &str| status::plain(Code::FailedPrecondition, reason, error.to_string());
+    let failed = |reason| status::because(Code::FailedPrecondition, reason, error.to_string());
+    let mismatch = || status::plain(Code::FailedPrecondition, CallReason::KeyMismatch, error.to_string());
     match error {
-        ImportError::NoSubscription => failed("NO_SUBSCRIPTION"),
-        ImportError::OtherMode(_) => failed(Reason::OtherMode.as_upper_snake()),
-        ImportError::NoLicense => status::plain(Code::NotFound, "NO_LICENSE", error.to_string()),
-        ImportError::OtherApp(_) => failed("OTHER_APP"),
-        ImportError::OtherPurchase(_) => failed("OTHER_PURCHASE"),
-        ImportError::KeyTaken(_) => failed("KEY_TAKEN"),
-        ImportError::Unreadable => failed(Reason::NotYetHandled.as_upper_snake()),
+        ImportError::OtherMode(_) => failed(Reason::OtherMode),
+        ImportError::NoLicense => status::plain(Code::NotFound, CallReason::NoLicense, error.to_string()),
+        ImportError::NoSubscription
+        | ImportError::OtherApp(_)
+        | ImportError::OtherPurchase(_)
+        | ImportError::KeyTaken(_) => mismatch(),
+        ImportError::Unreadable => failed(Reason::NotYetHandled),
         ImportError::Stripe(stripe) => {
             status::because(stripe_code(stripe), stripe.reason(), error.to_string())
         }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
-use super::status::plain;
+use super::status::{CallReason, plain};
 use crate::store::Cursor;
 
 /// The most rows of a page.
@@ -18,9 +18,11 @@ pub(super) fn page_size(asked: i32) -> Result<u32, Status> {
     match u32::try_from(asked.min(MOST)) {
         Ok(0) => Ok(DEFAULT),
         Ok(size) => Ok(size),
-        Err(_) => {
-            Err(plain(Code::InvalidArgument, "BAD_PAGE_SIZE", "page_size is negative; leave it out for 50"))
-        }
+        Err(_) => Err(plain(
+            Code::InvalidArgument,
+            CallReason::BadArgument,
+            "page_size is negative; leave it out for 50",
+        )),
     }
 }
 
@@ -35,7 +37,7 @@ pub(super) fn read(token: &str, filter: &str) -> Result<Option<Cursor>, Status> 
     if token.is_empty() {
         return Ok(None);
     }
-    let bad = |text: &str| plain(Code::InvalidArgument, "BAD_PAGE_TOKEN", text);
+    let bad = |text: &str| plain(Code::InvalidArgument, CallReason::BadArgument, text);
     let parsed =
         BASE64URL_NOPAD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let fields = parsed.as_deref().map(|text| text.splitn(4, '.').collect::<Vec<_>>());

@@ -10,6 +10,53 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "grantsmith.dev";
 
+/// Declares the enum once, so that wire form and list can never disagree.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident $upper:literal,)*) => {
+        /// Why a call failed, where that is nothing a grant, event or mail can be in ([`Reason`] is for those). Each has a heading
+        /// of its wire form in `deploy/README.md`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum CallReason { $($(#[$doc])* $name,)* }
+
+        impl CallReason {
+            /// Every reason, in the order of the runbook.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name as `google.rpc.ErrorInfo` carries it, such as `BAD_ARGUMENT`.
+            pub const fn as_upper_snake(self) -> &'static str {
+                match self { $(Self::$name => $upper,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The call carries no token.
+    TokenMissing "TOKEN_MISSING",
+    /// Its token is not in the server's file.
+    TokenUnknown "TOKEN_UNKNOWN",
+    /// Its token may do other things.
+    RoleMissing "ROLE_MISSING",
+    /// Something that it says cannot be; its text tells which, and what may stand there.
+    BadArgument "BAD_ARGUMENT",
+    /// No mail can be sent to the address.
+    BadAddress "BAD_ADDRESS",
+    /// Its request id came with another request.
+    RequestIdReused "REQUEST_ID_REUSED",
+    /// Nothing has that name.
+    NotFound "NOT_FOUND",
+    /// The grant has no license, or none of that name; or AuthForge has none with that key.
+    NoLicense "NO_LICENSE",
+    /// The reference names a grant already.
+    AlreadyExists "ALREADY_EXISTS",
+    /// Nothing is held that could be released.
+    NothingHeld "NOTHING_HELD",
+    /// The imported key and its purchase do not belong together.
+    KeyMismatch "KEY_MISMATCH",
+    /// The record cannot be read or written now.
+    StoreUnavailable "STORE_UNAVAILABLE",
+}
+
 /// An error with a reason of the one enum.
 pub fn because(code: Code, reason: Reason, text: impl Into<String>) -> Status {
     with(code, reason.as_upper_snake(), text, None)
@@ -21,8 +68,8 @@ pub fn later(reason: Reason, text: impl Into<String>, after: Duration) -> Status
 }
 
 /// An error of the call itself, which no grant can be in.
-pub fn plain(code: Code, reason: &str, text: impl Into<String>) -> Status {
-    with(code, reason, text, None)
+pub fn plain(code: Code, reason: CallReason, text: impl Into<String>) -> Status {
+    with(code, reason.as_upper_snake(), text, None)
 }
 
 /// Asked for too often, with the time after which to ask again.
@@ -33,19 +80,28 @@ pub fn too_many(text: impl Into<String>, after: Duration) -> Status {
 /// The record cannot be had: the one error that callers retry.
 pub fn store(error: &dyn std::error::Error) -> Status {
     tracing::warn!(%error, "a call failed");
-    with(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), Some(Duration::from_secs(1)))
+    with(
+        Code::Unavailable,
+        CallReason::StoreUnavailable.as_upper_snake(),
+        error.to_string(),
+        Some(Duration::from_secs(1)),
+    )
 }
 
 /// Nothing has that name.
 pub fn not_found(what: &str, name: &str) -> Status {
-    plain(Code::NotFound, "NOT_FOUND", format!("no {what} is called '{name}'; list them to see their names"))
+    plain(
+        Code::NotFound,
+        CallReason::NotFound,
+        format!("no {what} is called '{name}'; list them to see their names"),
+    )
 }
 
 /// The reference names a grant already.
 pub fn exists(grant: &str) -> Status {
     let metadata = HashMap::from([("license_grant".to_owned(), grant.to_owned())]);
     let text = format!("the reference names {grant} already; read that, or choose another reference");
-    let details = ErrorDetails::with_error_info("ALREADY_EXISTS", DOMAIN, metadata);
+    let details = ErrorDetails::with_error_info(CallReason::AlreadyExists.as_upper_snake(), DOMAIN, metadata);
     Status::with_error_details(Code::AlreadyExists, text, details)
 }
 

@@ -10,6 +10,7 @@ use pb::resend_portal_key_response::Outcome;
 use tonic::{Code, Request, Response, Status};
 
 use super::grant::grant_id;
+use super::status::CallReason;
 use super::tokens::Role;
 use super::{Services, convert, status};
 use crate::checkout::{self, Wish};
@@ -101,16 +102,16 @@ impl pb::storefront_service_server::StorefrontService for Services {
 
 fn client(address: &str) -> Result<IpAddr, Status> {
     let text = "client_address is the IP address of the buyer's client, such as 192.0.2.7";
-    address.parse().map_err(|_| status::plain(Code::InvalidArgument, "BAD_CLIENT_ADDRESS", text))
+    address.parse().map_err(|_| status::plain(Code::InvalidArgument, CallReason::BadArgument, text))
 }
 
 fn refused(error: &Error) -> Status {
     let text = error.to_string();
     match error {
         Error::TooMany { wait } => status::too_many(text, *wait),
-        Error::BadAddress => status::plain(Code::InvalidArgument, "BAD_ADDRESS", text),
+        Error::BadAddress => status::plain(Code::InvalidArgument, CallReason::BadAddress, text),
         Error::NoMailer => status::because(Code::FailedPrecondition, Reason::NoMailer, text),
-        Error::Gone => status::plain(Code::NotFound, "NOT_FOUND", text),
+        Error::Gone => status::plain(Code::NotFound, CallReason::NotFound, text),
         Error::Unavailable(_) => status::store(error),
     }
 }
@@ -155,12 +156,12 @@ fn order(order: Order) -> pb::PortalPurchase {
 fn no_checkout(error: &checkout::Error) -> Status {
     let text = error.to_string();
     match error {
-        checkout::Error::NoCatalog => status::plain(Code::NotFound, "NO_CATALOG", text),
+        checkout::Error::NoCatalog => status::plain(Code::NotFound, CallReason::NotFound, text),
         checkout::Error::EventsOnly => {
             status::because(Code::FailedPrecondition, Reason::NeedsStripeKey, text)
         }
-        checkout::Error::Wrong(_) => status::plain(Code::InvalidArgument, "BAD_ORDER", text),
-        checkout::Error::KeyReused => status::plain(Code::AlreadyExists, "REQUEST_ID_REUSED", text),
+        checkout::Error::Wrong(_) => status::plain(Code::InvalidArgument, CallReason::BadArgument, text),
+        checkout::Error::KeyReused => status::plain(Code::AlreadyExists, CallReason::RequestIdReused, text),
         checkout::Error::Busy => status::because(Code::ResourceExhausted, Reason::RateLimited, text),
         checkout::Error::Refused => status::because(Code::FailedPrecondition, Reason::Rejected, text),
         checkout::Error::Unavailable => status::because(Code::Unavailable, Reason::StripeUnavailable, text),

@@ -14,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
-use super::status::plain;
+use super::status::{CallReason, plain};
 
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,7 +143,7 @@ impl Tokens {
         let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
             let text =
                 "the call has no token; send 'authorization: Bearer TOKEN' from the server's tokens file";
-            return Err(plain(Code::Unauthenticated, "TOKEN_MISSING", text));
+            return Err(plain(Code::Unauthenticated, CallReason::TokenMissing, text));
         };
         let hash: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
         // Every entry is compared, so that time tells nothing of which matched.
@@ -156,7 +156,7 @@ impl Tokens {
         match found {
             None => Err(plain(
                 Code::Unauthenticated,
-                "TOKEN_UNKNOWN",
+                CallReason::TokenUnknown,
                 "the token is not in the server's tokens file",
             )),
             Some(entry) if entry.roles.contains(&role) => Ok(entry.name.clone()),
@@ -165,7 +165,7 @@ impl Tokens {
                     "the token lacks the role {}; use one whose line in the tokens file has it",
                     role.as_str()
                 );
-                Err(plain(Code::PermissionDenied, "ROLE_MISSING", text))
+                Err(plain(Code::PermissionDenied, CallReason::RoleMissing, text))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a person decides about grants.
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use grantsmith_core::terms::Duration;
 use grantsmith_proto::v1 as pb;
 use jiff::{SignedDuration, Timestamp};
 use prost_types::FieldMask;
@@ -95,7 +95,12 @@ pub struct Create {
     #[arg(long, value_parser = end, value_name = "TIME")]
     expires: Option<End>,
     /// How many days the keys last, from now
-    #[arg(long, conflicts_with_all = ["expires", "request_id"], value_name = "N")]
+    #[arg(
+        long,
+        conflicts_with_all = ["expires", "request_id"],
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(Duration::MOST_DAYS)),
+        value_name = "N"
+    )]
     days: Option<u32>,
     /// Where the keys are mailed to; nowhere without it
     #[arg(long, value_name = "ADDRESS")]
@@ -225,7 +230,7 @@ impl Create {
         let end = match (self.days, self.expires) {
             (Some(days), _) => {
                 let after = SignedDuration::from_hours(i64::from(days) * 24);
-                End::At(SystemClock.now().wall.checked_add(after).map_err(|_| anyhow!("--days is too many"))?)
+                End::At(SystemClock.now().wall.checked_add(after)?)
             }
             (None, expires) => expires.unwrap_or(End::Never),
         };
