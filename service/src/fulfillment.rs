@@ -26,8 +26,8 @@ use crate::decide::Offer;
 use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
 use crate::store::{
-    Ask, Decide, Event, EventState, Forgotten, GrantLicense, GrantRow, GrantState, Object, ObjectKind,
-    Recorded, Store, Taken,
+    Ask, Decide, DeliveryState, Event, EventState, Forgotten, GrantLicense, GrantRow, GrantState, Object,
+    ObjectKind, Recorded, Store, Taken,
 };
 use crate::stripe::Mode;
 use crate::stripe::client::Client as Stripe;
@@ -105,8 +105,8 @@ pub enum Page {
     Ready {
         /// The licenses.
         licenses: Vec<PageLicense>,
-        /// The buyer's address, masked, if keys go there: not if none is known, or if all are keys that somebody else's
-        /// code made and handed over.
+        /// The buyer's address, masked, if keys go there: not if none is known, if the mail was refused for good, or if all are
+        /// keys that somebody else's code made and handed over.
         masked_email: Option<String>,
     },
     /// It came to nothing, or is over.
@@ -361,7 +361,8 @@ fn licenses_of(row: &GrantRow) -> Page {
         Page::Ended
     } else {
         let ours = |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some());
-        let email = row.email.as_ref().filter(|_| row.licenses.iter().any(ours));
+        let parked = row.delivery.as_ref().is_some_and(|mail| mail.state == DeliveryState::Parked);
+        let email = row.email.as_ref().filter(|_| !parked && row.licenses.iter().any(ours));
         Page::Ready { licenses, masked_email: email.map(Email::masked) }
     }
 }

@@ -80,6 +80,12 @@ async fn a_refusal_for_good_waits_for_a_person_who_sends_again() {
     let bought = stack.buy(order()).await;
     let grant = until_delivery(&stack, &bought.session, "PARKED").await;
     assert_eq!(grant["delivery"]["reason"], "MailRefused");
+    let (_, page) = stack.page(&bought.session).await;
+    assert_eq!(
+        (&page["status"], &page["mailed"]),
+        (&"ready".into(), &false.into()),
+        "no mail is promised: {page}"
+    );
     let name = grant["name"].as_str().expect("a name");
     let (_, table, _) = stack.tool(&["grants", "get", name]).await;
     assert!(table.contains("PARKED") && table.contains("MailRefused") && table.contains("550"), "{table}");
