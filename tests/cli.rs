@@ -24,8 +24,13 @@ async fn grants_are_listed_found_shown_and_revealed() {
     let id = name.trim_start_matches("licenseGrants/");
     let fingerprint = grant["licenses"][0]["fingerprint"].as_str().expect("a fingerprint");
     let payment = stack.world.payment_intent(&bought.session).expect("a payment");
-    for text in ["JANE@example.com", keys[0].as_str(), fingerprint, payment.as_str(), bought.session.as_str()]
-    {
+    for text in [
+        "JANE@example.com",
+        keys[0].as_str(),
+        fingerprint,
+        payment.as_str(),
+        bought.session.as_str(),
+    ] {
         let (code, found, error) = stack.tool(&["grants", "find", text, "-o", "name"]).await;
         assert_eq!((code, found.trim()), (0, name), "{text}: {error}");
     }
@@ -177,6 +182,13 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         (&["--events-only", "--stripe-tolerance", "soon"], "--stripe-tolerance"),
         (&["--events-only", "--no-such-flag"], "--no-such-flag"),
         (&["--events-only", "--ca-file", "missing"], "missing"),
+        (&["--events-only", "--ca-file", "blank"], "BEGIN CERTIFICATE"),
+        (&["--events-only", "--templates", "missing"], "no folder 'missing'"),
+        (&["--events-only", "--trusted-proxies", "10.0.0"], "10.0.0.0/8"),
+        (&["--events-only", "--fulfil-since", "2026-01-01"], "2026-01-31T00:00:00Z"),
+        (&["--events-only", "--public-url", "ftp://shop.example"], "https://"),
+        (&["--events-only", "--stripe-url", "file:/stripe"], "https://"),
+        (&["--events-only", "--authforge-app", "app-1"], "UUID"),
     ] {
         // A flag that comes twice is wrong use of its own, so the right one steps back.
         let mut arguments = right.clone();
@@ -190,6 +202,17 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         assert_eq!(code, 2, "{more:?}: {error}");
         assert!(error.contains(words), "{more:?}: {error}");
     }
+    for variable in ["GRANTSMITH_SMTP_URL", "GRANTSMITH_EVENTS_ONLY", "GRANTSMITH_CATALOG", "GRANTSMITH_MODE"]
+    {
+        let (code, _, error) = run(&right, &[(variable, "")], folder.path()).await;
+        assert!(
+            code == 2 && error.contains(&format!("{variable} is set and empty")),
+            "{variable}: {code} {error}"
+        );
+    }
+    let (code, _, error) =
+        run(&[&["doctor"], &right[1..], &["-o", "name"]].concat(), &[], folder.path()).await;
+    assert!(code == 2 && error.contains("-o table"), "{code} {error}");
     let live = [
         "--stripe-mode",
         "live",
@@ -212,7 +235,7 @@ async fn help_teaches() {
             &["standalone", "--help"],
             &["--stripe-webhook-secrets-file", "GRANTSMITH_AUTHFORGE_URL", "default: 300s"],
         ),
-        (&["grants", "--help"], &["list", "find", "resend", "--token-file"]),
+        (&["grants", "--help"], &["by hand", "list", "find", "resend", "--token-file"]),
         (&["events", "replay", "--help"], &["as if it had just come"]),
     ] {
         let (code, out, _) = run(arguments, &[], folder.path()).await;

@@ -4,10 +4,12 @@
 
 #![expect(clippy::doc_markdown, reason = "these texts are printed by --help as they stand")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use grantsmith_core::AppId;
 use http::HeaderValue;
@@ -28,6 +30,33 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads the command line and the environment. What is wrong with them, or was asked for, is printed, and gives the code to
+    /// end with.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            match empty_variable(&error) {
+                Some(name) => eprintln!("grantsmith: {name} is set and empty; unset it, or give it a value"),
+                // Whoever asked for help may stop reading it.
+                None => drop(error.print()),
+            }
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+        })
+    }
+}
+
+/// The variable without a value that an error is about: clap would name a flag that nobody gave.
+fn empty_variable(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let flag = text(ContextKind::InvalidArg)?.strip_prefix("--")?.split(' ').next()?;
+    let name = format!("GRANTSMITH_{}", flag.to_uppercase().replace('-', "_"));
+    let empty = text(ContextKind::InvalidValue)?.is_empty();
+    (empty && std::env::var_os(&name).is_some_and(|value| value.is_empty())).then_some(name)
+}
+
 /// What to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -39,7 +68,7 @@ pub enum Command {
     Server(Box<Server>),
     /// The webhook and the buyer's pages; holds the webhook secrets and a gRPC client, nothing else
     Webhook(Box<Webhook>),
-    /// Look at grants, reveal keys, mail them again
+    /// Look at grants, reveal keys, mail them again; make, revoke, reinstate and change grants by hand
     Grants(Client<grants::Command>),
     /// Look at Stripe's events, and play them again
     Events(Client<events::Command>),
@@ -99,7 +128,7 @@ pub struct Standalone {
     #[command(flatten)]
     pub web: Web,
     /// What buyers see: the address that links in mails begin with; without it, http:// and where the pages listen
-    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL", value_parser = web_page)]
     pub public_url: Option<Url>,
     #[command(flatten)]
     pub hook: Hook,
@@ -129,7 +158,7 @@ pub struct Server {
     #[command(flatten)]
     pub back: Back,
     /// What buyers see: the address that links in mails begin with
-    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL", value_parser = web_page)]
     pub public_url: Option<Url>,
     /// The Stripe mode that this deployment fulfils; events of the other are recorded and ignored
     #[arg(long, env = "GRANTSMITH_STRIPE_MODE", default_value = "live", value_name = "live|test")]
@@ -176,12 +205,13 @@ pub struct Web {
     /// Where the webhook and the pages listen; port 0 picks a free one
     #[arg(long, env = "GRANTSMITH_HTTP_LISTEN", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
-    /// Proxies whose X-Forwarded-For counts for rate limits: networks, comma-separated
+    /// Proxies whose X-Forwarded-For counts for rate limits: networks or single addresses, comma-separated
     #[arg(
         long,
         env = "GRANTSMITH_TRUSTED_PROXIES",
         value_delimiter = ',',
         default_value = "127.0.0.0/8,::1/128",
+        value_parser = network,
         value_name = "CIDR"
     )]
     pub trusted_proxies: Vec<IpNet>,
@@ -206,8 +236,8 @@ pub struct Web {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Stripe's webhook")]
 pub struct Hook {
-    /// Signing secrets, one whsec_… a line, each may begin with live: or test: (or GRANTSMITH_STRIPE_WEBHOOK_SECRETS,
-    /// comma-separated)
+    /// Signing secrets, one whsec_… a line, each may begin with live: or test:; # begins a comment line (or
+    /// GRANTSMITH_STRIPE_WEBHOOK_SECRETS, comma-separated)
     #[arg(long, env = "GRANTSMITH_STRIPE_WEBHOOK_SECRETS_FILE", value_name = "FILE")]
     pub stripe_webhook_secrets_file: Option<PathBuf>,
     /// The Stripe mode that this deployment fulfils; events of the other are recorded and ignored
@@ -243,6 +273,7 @@ pub struct Back {
         env = "GRANTSMITH_STRIPE_URL",
         default_value = "https://api.stripe.com",
         value_name = "URL",
+        value_parser = web_page,
         help_heading = "Stripe's API"
     )]
     pub stripe_url: Url,
@@ -320,7 +351,7 @@ pub struct Back {
     pub restored: bool,
     /// What was paid before this time (RFC 3339; default: the first start) is adopted where a license is found, and else held
     /// as BeforeStart
-    #[arg(long, env = "GRANTSMITH_FULFIL_SINCE", value_name = "TIME", help_heading = "AuthForge")]
+    #[arg(long, env = "GRANTSMITH_FULFIL_SINCE", value_name = "TIME", value_parser = moment, help_heading = "AuthForge")]
     pub fulfil_since: Option<Timestamp>,
     /// Create licenses for purchases before --fulfil-since too, where none is found
     #[arg(
@@ -414,6 +445,17 @@ fn app_id(text: &str) -> Result<AppId, String> {
 fn web_page(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.ok_or_else(|| "write an address that begins with https://".to_owned())
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let alone = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse()
+        .or_else(|_| alone())
+        .map_err(|_| "write a network such as 10.0.0.0/8, or an address".to_owned())
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "write a time such as 2026-01-31T00:00:00Z".to_owned())
 }
 
 fn installation(text: &str) -> Result<String, String> {

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use grantsmith_service::app;
 use grantsmith_service::config::Cli;
 
 fn main() -> ExitCode {
-    app::main(Cli::parse())
+    Cli::read().map_or_else(|code| code, app::main)
 }

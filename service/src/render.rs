@@ -1,6 +1,6 @@
 //! The templates of pages and mails: compiled in, each replaceable by a file of the same path.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grantsmith_core::license::Slots;
@@ -50,6 +50,9 @@ built_in! {
 /// Why templates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The folder of replacements is not there.
+    #[error("--templates: there is no folder '{}'", _0.display())]
+    NoFolder(PathBuf),
     /// A replacement cannot be read.
     #[error("cannot read the template '{path}'")]
     Unreadable {
@@ -78,6 +81,9 @@ impl Renderer {
     /// Takes the built-in templates, and from `folder` those that replace one. Every one is checked now, not at a buyer's
     /// first visit.
     pub fn new(folder: Option<&Path>) -> Result<Self, Error> {
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(Error::NoFolder(folder.to_owned()));
+        }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|name| {

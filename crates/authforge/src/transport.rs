@@ -28,6 +28,9 @@ pub enum HttpError {
     /// A certificate of the CA file cannot be read.
     #[error("could not read the further root certificates")]
     Root(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The CA file holds none.
+    #[error("could not find a certificate in the file; it is to hold PEM, -----BEGIN CERTIFICATE-----")]
+    NoRoot,
     /// The TLS library refuses its settings.
     #[error("could not set up TLS")]
     Tls(#[source] rustls::Error),
@@ -38,9 +41,10 @@ pub enum HttpError {
 
 /// Reads the certificates of a CA file (PEM).
 pub fn roots_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, HttpError> {
-    CertificateDer::pem_slice_iter(pem)
+    let roots: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| HttpError::Root(Box::new(error)))
+        .map_err(|error| HttpError::Root(Box::new(error)))?;
+    if roots.is_empty() { Err(HttpError::NoRoot) } else { Ok(roots) }
 }
 
 /// Builds the HTTP client that [`crate::Client`] is given.

@@ -186,7 +186,12 @@ pub(super) fn parse(text: &str) -> Result<Catalog, Mistake> {
 fn unreadable(error: &serde_saphyr::Error) -> Mistake {
     let error = error.without_snippet();
     let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-    let text = error.to_string();
+    let text = match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("'{key}' is written twice; keep one of the two")
+        }
+        error => error.to_string(),
+    };
     // The place stands in front.
     let what = text.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&text).to_owned();
     Mistake { line, column, what }

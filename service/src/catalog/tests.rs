@@ -18,7 +18,7 @@ fn app_of(catalog: &Catalog, price: &Price, at: &str) -> Option<String> {
 
 /// An app for each plan.
 fn app(name: &str) -> String {
-    let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = data_encoding::HEXLOWER.encode(name.as_bytes());
     format!("7d9f6a9e-0000-4000-8000-{hex:0>12}")
 }
 
@@ -150,7 +150,7 @@ fn every_mistake_has_its_place() {
         (two("product: p", "product: p"), (3, 24), "product 'p' is in two plans"),
         (yaml(&[("a", "price: p", ""), ("a", "price: q", "")]), (3, 12), "are called 'a'"),
         (format!("default_plan: b\n{lines}"), (1, 15), "no plan is called 'b'"),
-        (format!("{lines}    name: b\n"), (6, 5), "duplicate mapping key"),
+        (format!("{lines}    name: b\n"), (6, 5), "'name' is written twice"),
         (format!("{lines}    from: [1]\n"), (6, 11), "expected"),
         ("plans: []\n".to_owned(), (1, 8), "there is no plan"),
         ("plans: [\n".to_owned(), (1, 8), "bracket"),

@@ -110,9 +110,12 @@ pub struct Secrets {
 impl Secrets {
     /// Reads a secrets file: one a line, each with `live:` or `test:` before it or else of `default_mode`.
     ///
-    /// Line ends of both kinds and blank lines are as good as none; white space around a secret is dropped with a warning.
+    /// Line ends of both kinds, blank lines and lines that begin with `#` are as good as none; white space around a secret is dropped with a warning.
     pub fn parse(text: &str, default_mode: Mode) -> Result<Self, Error> {
-        Self::read(text.strip_prefix('\u{feff}').unwrap_or(text).lines(), default_mode)
+        let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
+        // A comment counts as a blank line, so that entries keep the numbers of their lines.
+        let entries = lines.map(|line| if line.trim_start().starts_with('#') { "" } else { line });
+        Self::read(entries, default_mode)
     }
 
     /// Reads the environment form: as [`Secrets::parse`], with commas for line ends.
@@ -190,6 +193,7 @@ mod tests {
             (Mode::Live, "whsec_c".to_owned()),
         ];
         assert_eq!(read("whsec_a\ntest:whsec_b\nlive:whsec_c\n"), Ok(expected.clone()));
+        assert_eq!(read("# old\nwhsec_a\n  # whsec_x\ntest:whsec_b\nlive:whsec_c\n"), Ok(expected.clone()));
         assert_eq!(read("whsec_a\r\ntest:whsec_b\r\n\r\nlive:whsec_c"), Ok(expected.clone()));
         let listed =
             Secrets::parse_list("whsec_a,test:whsec_b,live:whsec_c", Mode::Live).expect("three secrets");
@@ -213,13 +217,14 @@ mod tests {
 
     #[test]
     fn unusable_secrets_stop_the_start() {
-        for empty in ["", "\n", " \r\n\t"] {
+        for empty in ["", "\n", " \r\n\t", "# none yet\n"] {
             assert_eq!(read(empty), Err(Error::Empty), "{empty:?}");
         }
         assert_eq!(read("whsec_a\nlive:\n"), Err(Error::Blank { entry: 2 }));
+        assert_eq!(read("# one\nwhsec_a b\n"), Err(Error::Malformed { entry: 2 }));
         assert_eq!(read("test: "), Err(Error::Blank { entry: 1 }));
         assert_eq!(read("whsec_a b"), Err(Error::Malformed { entry: 1 }));
-        for odd in ["whsec_\u{e9}", "whsec_a,whsec_b", "prod:whsec_a", "# comment", "whsec_a#b"] {
+        for odd in ["whsec_\u{e9}", "whsec_a,whsec_b", "prod:whsec_a", "whsec_a # old", "whsec_a#b"] {
             assert_eq!(read(odd), Err(Error::Malformed { entry: 1 }), "{odd:?}");
         }
         assert_eq!(read("rk_live_1"), Err(Error::OtherKind { entry: 1 }));
