@@ -142,7 +142,7 @@ async fn a_copy_takes_no_other_files_place_and_needs_a_record() {
     for (arguments, code, words) in [
         (&["backup", "mine"][..], 2, "there already"),
         (&["backup", "grantsmith.db"], 2, "there already"),
-        (&["backup", "no/such/folder/copy"], 1, "cannot be written"),
+        (&["backup", "no/such/folder/copy"], 1, "there is no folder 'no/such/folder'"),
         (&["backup", "copy", "--database-url", "sqlite://missing.db"], 2, "no record"),
         (&["backup", "copy", "--database-url", "sqlite://other.db"], 2, "not a SQLite database"),
         (&["backup", "copy", "--database-url", "postgres://x"], 2, "sqlite://PATH"),

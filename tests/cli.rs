@@ -24,9 +24,11 @@ async fn grants_are_listed_found_shown_and_revealed() {
     let id = name.trim_start_matches("licenseGrants/");
     let fingerprint = grant["licenses"][0]["fingerprint"].as_str().expect("a fingerprint");
     let payment = stack.world.payment_intent(&bought.session).expect("a payment");
+    let typed = keys[0].to_lowercase().replace('-', "");
     for text in [
         "JANE@example.com",
         keys[0].as_str(),
+        typed.as_str(),
         fingerprint,
         payment.as_str(),
         bought.session.as_str(),
@@ -119,6 +121,7 @@ async fn a_table_stands_whatever_a_stranger_wrote_into_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_say_what_to_do() {
     let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    let http = stack.url("");
     for (arguments, code, words) in [
         (&["grants", "get", "lg-aaaaaaaaaaaaaaaaaaaa"][..], 1, "list them"),
         (&["grants", "get", "nonsense"], 2, "licenseGrants/lg-"),
@@ -135,7 +138,9 @@ async fn errors_say_what_to_do() {
         (&["grants", "get"], 2, "<NAME>"),
         (&["grants", "list", "--server", "nowhere"], 2, "http://HOST:PORT"),
         (&["grants", "list", "--server", "http://127.0.0.1:1"], 1, "cannot be reached"),
+        (&["grants", "list", "--server", &http], 1, "--grpc-listen"),
         (&["grants", "list", "--token-file", "missing"], 2, "missing"),
+        (&["grants", "find", ""], 2, "<TEXT>"),
         (&["grant"], 2, "grants"),
     ] {
         let (found, out, error) = stack.tool(arguments).await;

@@ -121,8 +121,11 @@ async fn the_list_says_what_would_be_done() {
     let stack = Stack::plan(Shape::Standalone).flags(&["--mode", "observe"]).start().await;
     let bought = stack.buy(order()).await;
     stack.until_grant(&bought.session, "ISSUING", "Paused").await;
-    let reference = ["grants", "create", "--reference", "nobody", "--app", grantsmith_tests::APP];
-    assert_eq!(stack.tool(&reference).await.0, 0);
+    let create =
+        ["grants", "create", "--reference", "nobody", "--app", grantsmith_tests::APP, "--wait", "-o", "name"];
+    let (code, name, error) = stack.tool(&create).await;
+    assert!(code == 1 && error.contains("not all its keys are there yet (Paused)"), "{code} {error}");
+    assert!(name.starts_with("licenseGrants/lg-"), "and the grant stays: {name}");
     stack.until_grant("default/nobody", "ISSUING", "Paused").await;
     let (_, table, _) = stack.tool(&["grants", "list"]).await;
     let line = |id: &str| table.lines().find(|line| line.contains(id)).expect("a line").to_owned();

@@ -105,6 +105,8 @@ pub(crate) fn channel(url: &str, ca_file: Option<&Path>) -> anyhow::Result<Chann
             let mut tls = ClientTlsConfig::new().with_webpki_roots();
             if let Some(path) = ca_file {
                 let pem = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+                grantsmith_authforge::roots_from_pem(&pem)
+                    .map_err(|error| Wrong(format!("--ca-file: {error}")))?;
                 tls = tls.ca_certificate(Certificate::from_pem(pem));
             }
             endpoint = endpoint.tls_config(tls)?;
@@ -118,9 +120,16 @@ pub(crate) fn channel(url: &str, ca_file: Option<&Path>) -> anyhow::Result<Chann
 
 /// A call's failure, as a person should read it.
 pub(crate) fn told(status: &Status) -> anyhow::Error {
+    // What has a cause here was not said by the server.
+    if let Some(cause) = std::error::Error::source(status) {
+        let causes = crate::app::chain(cause.source().unwrap_or(cause));
+        return anyhow::anyhow!(
+            "the server cannot be reached: {causes}; --server is to be the address of its --grpc-listen"
+        );
+    }
     match status.code() {
         Code::Unavailable => {
-            anyhow::anyhow!("the server cannot be reached or cannot answer now: {}", status.message())
+            anyhow::anyhow!("the server cannot answer now: {}", status.message())
         }
         Code::InvalidArgument => Wrong(status.message().to_owned()).into(),
         _ => anyhow::anyhow!("{}", status.message()),

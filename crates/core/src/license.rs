@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The AuthForge app that a license belongs to, a UUID in the vendor's documentation (concepts).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +61,17 @@ impl LicenseKey {
     pub fn masked(&self) -> String {
         let tail: String = self.0.chars().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect();
         if self.0.len() < 12 { "****".to_owned() } else { format!("****-****-****-{tail}") }
+    }
+
+    /// Reads a key as a person types it: in small letters, with blanks, without dashes. What has another form is taken as it is.
+    pub fn typed(text: &str) -> Self {
+        let plain: Zeroizing<String> = Zeroizing::new(
+            text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect(),
+        );
+        match (0..4).map(|group| plain.get(4 * group..4 * group + 4)).collect::<Option<Vec<_>>>() {
+            Some(groups) if plain.len() == 16 => Self(groups.join("-")),
+            _ => Self(text.to_owned()),
+        }
     }
 
     /// A name for the key that does not tell it.
@@ -153,6 +164,17 @@ mod tests {
         assert_eq!(key.masked(), "****-****-****-NPQR");
         assert_eq!(LicenseKey::new("short").masked(), "****");
         assert!(!key.fingerprint().as_str().contains("ABCD"));
+    }
+
+    #[test]
+    fn a_key_is_known_however_it_is_typed() {
+        for text in ["ABCD-EFGH-JKLM-NPQR", "abcdefghjklmnpqr", " abcd efgh jklm npqr", "ABCD–EFGH–JKLM–NPQR"]
+        {
+            assert_eq!(LicenseKey::typed(text).expose(), "ABCD-EFGH-JKLM-NPQR");
+        }
+        for text in ["", "abc", "order-77", "abcd-efgh-jklm-npqr-s"] {
+            assert_eq!(LicenseKey::typed(text).expose(), text);
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@ mod hand;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
 use grantsmith_proto::v1 as pb;
 use pb::license_grant_service_client::LicenseGrantServiceClient;
 use serde_json::{Value, json};
@@ -38,6 +40,7 @@ pub enum Command {
     /// fingerprint
     Find {
         /// What to look for
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         text: String,
     },
     /// Print a grant's keys
@@ -113,7 +116,18 @@ async fn perform(client: Client<Command>) -> anyhow::Result<ExitCode> {
                 caller.client.get_license_key(request).await.map_err(|status| told(&status))?.into_inner();
             show_keys(&full(&name), &keys.license_keys, output)?;
         }
-        Command::Hand(command) => show(&hand::run(&mut caller, command).await?, output)?,
+        Command::Hand(command) => {
+            let waits = command.waits();
+            let grant = hand::run(&mut caller, command).await?;
+            show(&grant, output)?;
+            let there = |license: &pb::License| !license.masked_key.is_empty();
+            if waits && !grant.licenses.iter().all(there) {
+                let pb::LicenseGrant { name, reason, .. } = grant;
+                bail!(
+                    "{name} is made and stays, but not all its keys are there yet ({reason}); look at it again"
+                );
+            }
+        }
         Command::Forget { address } => {
             let request = caller.request(Role::Manage, pb::ForgetBuyerRequest { email: address })?;
             let answer = caller.client.forget_buyer(request).await.map_err(|status| told(&status))?;

@@ -213,7 +213,9 @@ impl Services {
                 _ = looks.tick() => {}
                 () = &mut over => return Ok(()),
             }
-            if self.grant(name).await?.state != GrantState::Issuing {
+            let row = self.grant(name).await?;
+            // While observing, nothing will come of it.
+            if row.state != GrantState::Issuing || row.reason == Reason::Paused {
                 return Ok(());
             }
         }

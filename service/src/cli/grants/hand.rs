@@ -73,6 +73,13 @@ pub enum Command {
     ResetDevices(OneLicense),
 }
 
+impl Command {
+    /// Whether the keys are waited for.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Create(create) if create.wait)
+    }
+}
+
 /// A grant to make.
 #[derive(Debug, Args)]
 pub struct Create {

@@ -36,6 +36,12 @@ pub(in crate::store) fn run(
     if to.symlink_metadata().is_ok() {
         return Err(taken(to));
     }
+    if !folder.is_dir() {
+        let (to, folder) = (to.display(), folder.display());
+        return Err(Error::Unavailable(format!(
+            "'{to}' cannot be written: there is no folder '{folder}'; make it first"
+        )));
+    }
     // For its owner alone, and gone again if this comes to nothing.
     let part = Builder::new().prefix(".grantsmith-backup-").tempfile_in(folder);
     let part = part.map_err(|error| unwritable(to, &error))?;

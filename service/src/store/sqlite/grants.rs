@@ -109,14 +109,16 @@ pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Ve
              )
              UNION ALL SELECT id FROM grants WHERE customer = :text
              UNION ALL SELECT id FROM grants WHERE email_folded = :folded
-             UNION ALL SELECT grant_id FROM licenses WHERE fingerprint IN (:folded, :fingerprint)
+             UNION ALL SELECT grant_id FROM licenses WHERE fingerprint IN (:folded, :fingerprint, :typed)
          ) ORDER BY g.created DESC, g.id DESC LIMIT :limit"
     );
     let fingerprint = LicenseKey::new(text).fingerprint();
+    let typed = LicenseKey::typed(text).fingerprint();
     let named = named_params! {
         ":text": text,
         ":folded": text.to_lowercase(),
         ":fingerprint": fingerprint.as_str(),
+        ":typed": typed.as_str(),
         ":limit": limit,
     };
     rows::all(connection, &sql, named, |row| grant(connection, row))
