@@ -21,7 +21,7 @@ impl Canaries {
 }
 
 async fn walk(shape: Shape) {
-    let mut stack = Stack::plan(shape).flags(&["--lost-create-quarantine", "2s"]).start().await;
+    let mut stack = Stack::plan(shape).flags(&["--lost-create-quarantine", "2s"]).log("trace").start().await;
     stack.authforge.script(
         CallKind::Create,
         [Fault::LostAfter, Fault::FiveHundredAfterCommit, Fault::TooManyRequests, Fault::LostBefore],

@@ -49,6 +49,7 @@ pub struct Plan {
     catalog: Option<String>,
     stripe_url: Option<String>,
     switches: Switches,
+    log: &'static str,
 }
 
 impl Plan {
@@ -98,6 +99,13 @@ impl Plan {
     #[must_use]
     pub fn authforge(mut self, switches: Switches) -> Self {
         self.switches = switches;
+        self
+    }
+
+    /// With other logs than `info`.
+    #[must_use]
+    pub fn log(mut self, filter: &'static str) -> Self {
+        self.log = filter;
         self
     }
 
@@ -187,6 +195,7 @@ impl Stack {
             catalog: None,
             stripe_url: None,
             switches: Switches::default(),
+            log: "info",
         }
     }
 
@@ -257,7 +266,8 @@ impl Stack {
     /// Starts the program that holds the record.
     pub async fn up_back(&mut self) {
         let command = self.back_command();
-        let program = Program::start(&self.arguments(command), &[("RUST_LOG", "info")], self.folder.path());
+        let program =
+            Program::start(&self.arguments(command), &[("RUST_LOG", self.plan.log)], self.folder.path());
         self.grpc = Some(program.address("grpc").await);
         self.admin = Some(program.address("admin").await);
         if self.plan.shape == Shape::Standalone {
@@ -268,7 +278,8 @@ impl Stack {
 
     /// Starts the program that faces strangers, where it is another one.
     pub async fn up_front(&mut self) {
-        let program = Program::start(&self.arguments("webhook"), &[("RUST_LOG", "info")], self.folder.path());
+        let program =
+            Program::start(&self.arguments("webhook"), &[("RUST_LOG", self.plan.log)], self.folder.path());
         self.http = Some(program.address("http").await);
         self.front_admin = Some(program.address("admin").await);
         self.front = Some(program);
@@ -291,7 +302,8 @@ impl Stack {
     /// Starts the program that holds the record and kills it after this long, wherever its start has got to.
     pub async fn stillborn_back(&mut self, life: Duration) {
         let command = self.back_command();
-        let program = Program::start(&self.arguments(command), &[("RUST_LOG", "info")], self.folder.path());
+        let program =
+            Program::start(&self.arguments(command), &[("RUST_LOG", self.plan.log)], self.folder.path());
         tokio::time::sleep(life).await;
         self.logs.push_str(&program.kill().await);
     }
