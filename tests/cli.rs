@@ -187,6 +187,7 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         (&["--events-only", "--stripe-tolerance", "soon"], "--stripe-tolerance"),
         (&["--events-only", "--no-such-flag"], "--no-such-flag"),
         (&["--events-only", "--ca-file", "missing"], "missing"),
+        (&["--events-only", "--grpc-tls-cert-file", "secrets", "--grpc-tls-key-file", "secrets"], "as PEM"),
         (&["--events-only", "--ca-file", "blank"], "BEGIN CERTIFICATE"),
         (&["--events-only", "--templates", "missing"], "no folder 'missing'"),
         (&["--events-only", "--trusted-proxies", "10.0.0"], "10.0.0.0/8"),

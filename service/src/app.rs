@@ -77,17 +77,17 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Standalone(settings) => {
             telemetry::start_logging(settings.log.log_format);
             stop_on_signals(&stop)?;
-            standalone(*settings, stop).await?.wait().await;
+            standalone(*settings, stop).await?.wait().await?;
         }
         Command::Server(settings) => {
             telemetry::start_logging(settings.log.log_format);
             stop_on_signals(&stop)?;
-            server(*settings, stop).await?.wait().await;
+            server(*settings, stop).await?.wait().await?;
         }
         Command::Webhook(settings) => {
             telemetry::start_logging(settings.log.log_format);
             stop_on_signals(&stop)?;
-            webhook(*settings, stop).await?.wait().await;
+            webhook(*settings, stop).await?.wait().await?;
         }
         Command::Grants(client) => return cli::grants::run(client).await,
         Command::Events(client) => return cli::events::run(client).await,
@@ -137,6 +137,7 @@ pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
     serving: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Tasks {
@@ -147,7 +148,7 @@ impl Tasks {
             stopped.cancelled().await;
             red.store(false, Ordering::Relaxed);
         });
-        Self { tracker: TaskTracker::new(), stop, serving }
+        Self { tracker: TaskTracker::new(), stop, serving, failed: Arc::default() }
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -162,14 +163,24 @@ impl Tasks {
         self.serving.clone()
     }
 
+    /// Set by whoever stops the program because it cannot go on.
+    pub(crate) fn failed(&self) -> Arc<AtomicBool> {
+        self.failed.clone()
+    }
+
     /// Waits until everything has ended after the stop.
-    pub(crate) async fn wait(self) {
+    pub(crate) async fn wait(self) -> anyhow::Result<()> {
         self.tracker.close();
         self.stop.cancelled().await;
         if tokio::time::timeout(STOP_WITHIN, self.tracker.wait()).await.is_err() {
             tracing::warn!("not everything ended in time; the next start goes on from the record");
         }
         tracing::info!("stopped");
+        anyhow::ensure!(
+            !self.failed.load(Ordering::Relaxed),
+            "stopped, because a part of it failed; the log tells which"
+        );
+        Ok(())
     }
 }
 

@@ -37,6 +37,15 @@ pub use grant::{
 pub use hand::{Act, Ask, Decide, HandRow, Import, Promise, Redecided, Refusal, Request, Taken};
 pub use portal::{BuyerResend, Limited, Opens, TokenHash, Wish};
 
+/// The first start on a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstStart {
+    /// When.
+    pub at: Timestamp,
+    /// In live mode.
+    pub livemode: bool,
+}
+
 /// Why the record could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -272,8 +281,8 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Numbers for metrics.
     async fn counts(&self) -> Result<Counts, Error>;
 
-    /// When this record was first started on: `now`, if that is now.
-    async fn first_start(&self, now: Timestamp) -> Result<Timestamp, Error>;
+    /// When and in which mode this record was first started on: these, if that is now.
+    async fn first_start(&self, now: Timestamp, livemode: bool) -> Result<FirstStart, Error>;
 
     /// Makes all grants due that were held back while it was only observed; says how many.
     async fn resume(&self, now: Timestamp) -> Result<u64, Error>;

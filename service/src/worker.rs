@@ -171,7 +171,7 @@ impl Worker {
         let sweeps = tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().sweep()));
         while !stop.is_cancelled() {
             self.passes.until_ready().await;
-            let nap = self.start_due(&tasks).await;
+            let nap = self.start_due(&tasks, &stop).await;
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(nap) => {}
@@ -184,9 +184,9 @@ impl Worker {
     }
 
     /// Starts what is due; says how long nothing else will be.
-    async fn start_due(self: &Arc<Self>, tasks: &TaskTracker) -> Duration {
+    async fn start_due(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) -> Duration {
         let now = self.now();
-        match self.start(tasks, now).await {
+        match self.start(tasks, stop, now).await {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot tell what is due");
@@ -200,7 +200,12 @@ impl Worker {
         }
     }
 
-    async fn start(self: &Arc<Self>, tasks: &TaskTracker, now: Timestamp) -> Result<(), crate::store::Error> {
+    async fn start(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+        now: Timestamp,
+    ) -> Result<(), crate::store::Error> {
         for id in ask(self.working.ask(), |limit| self.store.due_grants(now, limit)).await? {
             if let Some(place) = self.working.enter(&id) {
                 let worker = self.clone();
@@ -230,9 +235,9 @@ impl Worker {
         }
         for delivery in ask(self.mailing.ask(), |limit| self.store.due_deliveries(now, limit)).await? {
             if let Some(place) = self.mailing.enter(&delivery.grant) {
-                let worker = self.clone();
+                let (worker, stop) = (self.clone(), stop.clone());
                 tasks.spawn(async move {
-                    worker.deliver(delivery).await;
+                    worker.deliver(delivery, &stop).await;
                     drop(place);
                     worker.wake.notify_one();
                 });

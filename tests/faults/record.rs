@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use grantsmith_service::stripe::fake::Rendering;
 use grantsmith_tests::stack::order;
-use grantsmith_tests::{Shape, Stack, program};
+use grantsmith_tests::{Shape, Stack, program, until};
 use rusqlite::Connection;
 use tokio::time::Instant;
 
@@ -46,6 +46,34 @@ async fn a_locked_record_answers_503_and_loses_nothing_that_was_answered() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_cannot_be_written_down_is_not_sent_again_and_again() {
+    let mut stack = Stack::plan(Shape::Standalone).start().await;
+    stack.mail.as_mut().expect("mail").down().await;
+    let bought = stack.buy(order()).await;
+    until("a mail that found no server", async || {
+        let grant = stack.grant(&bought.session).await?;
+        (grant["delivery"]["reason"] == "MailRefused").then_some(())
+    })
+    .await;
+    let lock = record(&stack);
+    lock.busy_timeout(Duration::from_secs(10)).expect("a timeout");
+    lock.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    stack.mail.as_mut().expect("mail").up().await;
+    until("two failures to write", async || {
+        let log = stack.back().log();
+        (log.matches("what became of a mail was not written down").count() > 1).then_some(())
+    })
+    .await;
+    lock.execute_batch("ROLLBACK").expect("unlocked");
+    until("the mail on record", async || {
+        let grant = stack.grant(&bought.session).await?;
+        (grant["delivery"]["state"] == "SENT").then_some(())
+    })
+    .await;
+    assert_eq!(stack.mail.as_ref().expect("mail").mails().await.len(), 1);
+}
+
 /// Starts a second program in the folder of the first.
 async fn second(stack: &Stack) -> (i32, String) {
     let (stripe, authforge) = (stack.stripe.url(), stack.authforge.url());
@@ -75,6 +103,46 @@ async fn a_second_process_on_the_record_says_so_and_ends() {
     assert!(said.contains("in use by another process") && said.contains("grantsmith.db"), "{said}");
     let sessions = buy(&stack, 1).await;
     all_get_their_keys(&stack, &sessions).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_the_other_mode_is_left_alone() {
+    let mut stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    assert_eq!(stack.stop_back().await, Some(0));
+    std::fs::write(stack.folder.path().join("live-key"), "sk_live_1").expect("a file");
+    let authforge = stack.authforge.url();
+    let arguments = [
+        ["--database-url", "sqlite://grantsmith.db"],
+        ["--authforge-url", &authforge],
+        ["--authforge-api-key-file", "authforge-key"],
+        ["--stripe-api-key-file", "live-key"],
+        ["--stripe-mode", "live"],
+        ["--stripe-webhook-secrets-file", "webhook-secrets"],
+        ["--public-url", "https://shop.example"],
+        ["--http-listen", "127.0.0.1:0"],
+        ["--grpc-listen", "127.0.0.1:0"],
+        ["--admin-listen", "127.0.0.1:0"],
+    ];
+    let arguments = [&["standalone"], arguments.as_flattened()].concat();
+    let (code, _, said) = program::run(&arguments, &[], stack.folder.path()).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("a record of test mode") && said.contains("--database-url"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_a_stopped_program_holds_everything_by_itself() {
+    let mut stack = Stack::plan(Shape::Standalone).without_mail().start().await;
+    let sessions = buy(&stack, 3).await;
+    all_get_their_keys(&stack, &sessions).await;
+    let last = stack.buy(order()).await;
+    assert_eq!(stack.stop_back().await, Some(0));
+    let copy = stack.folder.path().join("copy.db");
+    std::fs::copy(stack.folder.path().join("grantsmith.db"), &copy).expect("a copy");
+    let known: u32 = Connection::open(copy)
+        .expect("a record")
+        .query_row("SELECT count(*) FROM objects WHERE id = ?1", [&last.session], |row| row.get(0))
+        .expect("a count");
+    assert_eq!(known, 1, "what was acknowledged last");
 }
 
 #[tokio::test(flavor = "multi_thread")]

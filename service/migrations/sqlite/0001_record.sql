@@ -430,7 +430,9 @@ CREATE TABLE installation (
     -- Always 1: there is one row.
     one INTEGER PRIMARY KEY CHECK (one = 1),
     -- When a program was first started on it: what was paid before is somebody else's, unless told otherwise.
-    first_start INTEGER NOT NULL
+    first_start INTEGER NOT NULL,
+    -- The mode that it was started in: test purchases never become live licenses.
+    livemode INTEGER NOT NULL
 ) STRICT;
 
 -- Prices and products that have sold licenses. Money for one of them that sells nothing now is a mistake to be mended.

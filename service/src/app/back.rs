@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +17,8 @@ use grantsmith_core::plan::Policy;
 use grantsmith_core::port::{AttemptId, Clock};
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -89,9 +91,9 @@ impl Running {
         Self { http, grpc, admin, tasks, _fake: None }
     }
 
-    /// Waits until the program was stopped and everything has ended.
-    pub async fn wait(self) {
-        self.tasks.wait().await;
+    /// Waits until the program was stopped and everything has ended. An error if it stopped because a part of it failed.
+    pub async fn wait(self) -> anyhow::Result<()> {
+        self.tasks.wait().await
     }
 }
 
@@ -101,10 +103,11 @@ impl Started {
         self.grpc = Some(address);
         let tls = self.tls.take();
         let services = Services::new(self.fulfillment.clone(), self.tokens.clone());
-        let stop = tasks.stop();
+        let (stop, failed) = (tasks.stop(), tasks.failed());
         tasks.spawn(async move {
             if let Err(error) = services.serve(listener, tls, stop.clone()).await {
                 tracing::error!(error = super::chain(&error), "gRPC ended");
+                failed.store(true, Ordering::Relaxed);
                 stop.cancel();
             }
         });
@@ -160,7 +163,7 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         look_before_create_after: SignedDuration::try_from(settings.look_before_create_after)
             .map_err(|_| Wrong("--look-before-create-after is too long".to_owned()))?,
         revocation_budget: settings.revocation_budget,
-        fulfil_since: fulfil_since(&settings, &*store, &*clock).await?,
+        fulfil_since: fulfil_since(&settings, &*store, shop.mode, &*clock).await?,
         ..Policy::default()
     };
     let executor = Executor::new(Arc::new(authforge.clone()), log, clock.clone(), policy, new_attempt);
@@ -183,9 +186,18 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
 async fn fulfil_since(
     settings: &Back,
     store: &dyn Store,
+    mode: Mode,
     clock: &dyn Clock,
-) -> Result<Option<Timestamp>, store::Error> {
-    let first = store.first_start(clock.now().wall).await?;
+) -> anyhow::Result<Option<Timestamp>> {
+    let first = store.first_start(clock.now().wall, mode.livemode()).await?;
+    if first.livemode != mode.livemode() {
+        let other = if first.livemode { Mode::Live } else { Mode::Test };
+        let url = &settings.database_url;
+        let text =
+            format!("{url} is a record of {other} mode; give {mode} mode one of its own with --database-url");
+        return Err(Wrong(text).into());
+    }
+    let first = first.at;
     Ok(if settings.create_missing { None } else { settings.fulfil_since.or(Some(first)) })
 }
 
@@ -335,10 +347,28 @@ fn server_tokens(settings: &Back, stop: CancellationToken) -> anyhow::Result<Arc
 fn grpc_tls(settings: &Back) -> anyhow::Result<Option<Tls>> {
     match (&settings.grpc_tls_cert_file, &settings.grpc_tls_key_file) {
         (Some(certificate), Some(key)) => {
-            Ok(Some(Tls { certificate: read(certificate)?, key: Zeroizing::new(read(key)?) }))
+            let tls = Tls { certificate: read(certificate)?, key: Zeroizing::new(read(key)?) };
+            usable(&tls).map_err(|error| {
+                let files = format!("'{}' and '{}'", certificate.display(), key.display());
+                Wrong(format!(
+                    "--grpc-tls-cert-file and --grpc-tls-key-file: {error}; {files} must be a chain and its key, as PEM"
+                ))
+            })?;
+            Ok(Some(tls))
         }
         _ => Ok(None),
     }
+}
+
+/// Whether gRPC can be served with them. The listener would tell only later.
+fn usable(tls: &Tls) -> Result<(), String> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&tls.certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&tls.key)
+        .map_err(|error| format!("the key cannot be read: {error}"))?;
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    config.map(|_| ()).map_err(|error| error.to_string())
 }
 
 pub(super) fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {

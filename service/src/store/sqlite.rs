@@ -53,8 +53,8 @@ use self::rows::Packed;
 use self::writer::Writer;
 use super::{
     Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event,
-    EventFilter, EventState, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent, Object,
-    Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
+    EventFilter, EventState, FirstStart, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent,
+    Object, Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
 };
 
 /// The record in one SQLite file.
@@ -337,8 +337,8 @@ impl Store for Sqlite {
         self.readers.read(grants::counts).await
     }
 
-    async fn first_start(&self, now: Timestamp) -> Result<Timestamp, Error> {
-        self.writer.write(move |db| grants::first_start(db, now)).await
+    async fn first_start(&self, now: Timestamp, livemode: bool) -> Result<FirstStart, Error> {
+        self.writer.write(move |db| grants::first_start(db, now, livemode)).await
     }
 
     async fn resume(&self, now: Timestamp) -> Result<u64, Error> {

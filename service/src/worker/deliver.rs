@@ -6,6 +6,7 @@ use grantsmith_core::port::KeptState;
 use grantsmith_core::{DesiredState, Reason};
 use jiff::SignedDuration;
 use metrics::counter;
+use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::mail::{Letter, Outcome};
@@ -17,7 +18,7 @@ const HOURLY: Duration = Duration::from_secs(3_600);
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(48);
 
 impl Worker {
-    pub(super) async fn deliver(&self, delivery: Delivery) {
+    pub(super) async fn deliver(&self, delivery: Delivery, stop: &CancellationToken) {
         let (grant, number) = (delivery.grant.clone(), delivery.number);
         let attempted = match self.store.grant(&grant).await {
             Ok(Some(row)) => self.send(&delivery, &row).await,
@@ -35,10 +36,13 @@ impl Worker {
         };
         counter!("grantsmith_mails_total", "outcome" => outcome).increment(1);
         tracing::info!(grant.id = %grant, number, outcome, reason = attempted.reason.map(Reason::as_str), "mail");
-        if let Err(error) = self.store.attempted(&grant, number, attempted).await {
-            // The row stays due, so the mail is sent again with the same Message-ID: at least once.
+        // Given back, the row would still be due, and the buyer get the mail again every second. A new process sends it once
+        // more, with the same Message-ID: at least once.
+        while let Err(error) = self.store.attempted(&grant, number, attempted.clone()).await {
             tracing::warn!(grant.id = %grant, %error, "what became of a mail was not written down");
-            tokio::time::sleep(super::BREATHER).await;
+            if stop.run_until_cancelled(tokio::time::sleep(super::BREATHER)).await.is_none() {
+                return;
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, named_params, params, params_from_iter};
 use super::failure::Failure;
 use super::rows::{self, Columns, Word, millis, number, purchase};
 use super::{declared, deliveries, hands};
-use crate::store::{Counts, Cursor, GrantFilter, GrantRow, GrantState, JournalEntry, Progress};
+use crate::store::{Counts, Cursor, FirstStart, GrantFilter, GrantRow, GrantState, JournalEntry, Progress};
 
 const COLUMNS: &str =
     "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.note, g.tries,
@@ -266,15 +266,20 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
 }
 
 /// When this record was first started on.
-pub(super) fn first_start(connection: &Connection, now: Timestamp) -> Result<Timestamp, Failure> {
+pub(super) fn first_start(
+    connection: &Connection,
+    now: Timestamp,
+    livemode: bool,
+) -> Result<FirstStart, Failure> {
     rows::run(
         connection,
-        "INSERT INTO installation (one, first_start) VALUES (1, ?1) ON CONFLICT (one) DO NOTHING",
-        [millis(now)],
+        "INSERT INTO installation (one, first_start, livemode) VALUES (1, ?1, ?2) ON CONFLICT (one) DO NOTHING",
+        params![millis(now), livemode],
     )?;
-    let first =
-        rows::first(connection, "SELECT first_start FROM installation", [], |row| row.time("first_start"))?;
-    Ok(first.unwrap_or(now))
+    let first = rows::first(connection, "SELECT first_start, livemode FROM installation", [], |row| {
+        Ok(FirstStart { at: row.time("first_start")?, livemode: row.value("livemode")? })
+    })?;
+    Ok(first.unwrap_or(FirstStart { at: now, livemode }))
 }
 
 /// Makes all grants due that were held back.

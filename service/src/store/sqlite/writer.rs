@@ -116,6 +116,11 @@ impl Desk {
                 self.checkpoints.after_commit(connection);
             }
         }
+        // Whoever copies the file of a stopped program by hand may not think of the log beside it.
+        let emptied = self.connection.as_ref().map(|db| db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        if let Some(Err(error)) = emptied {
+            tracing::warn!(error = %Error::from(Failure::from(error)), "the log stays beside the file; copy both");
+        }
     }
 
     /// Commits all jobs at once; if that fails, each by itself, so that an offender fails alone. False if somebody else holds
