@@ -194,7 +194,7 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
         (&["--events-only", "--fulfil-since", "2026-01-01"], "2026-01-31T00:00:00Z"),
         (&["--events-only", "--public-url", "ftp://shop.example"], "https://"),
         (&["--events-only", "--stripe-url", "file:/stripe"], "https://"),
-        (&["--events-only", "--authforge-app", "app-1"], "UUID"),
+        (&["--events-only", "--authforge-app", "not an app"], "UUID"),
     ] {
         // A flag that comes twice is wrong use of its own, so the right one steps back.
         let mut arguments = right.clone();

@@ -474,7 +474,7 @@ async fn what_cannot_be_done_says_why(shape: Shape) {
         (&["reset-devices", parked], 1, "no license"),
         (&["revoke", "lg-aaaaaaaaaaaaaaaaaaaa"], 1, "list them"),
         (&["create", "--reference", "a b", "--app", APP], 2, "no spaces"),
-        (&["create", "--reference", "spent", "--app", "app-1"], 2, "UUID"),
+        (&["create", "--reference", "spent", "--app", "not an app"], 2, "UUID"),
         (&["create", "--reference", "spent", "--app", APP, "--days", "0"], 2, "--days"),
         (&["create", "--reference", "spent", "--app", APP, "--days", "99999999"], 2, "--days"),
         (

@@ -439,7 +439,7 @@ pub struct Log {
 }
 
 fn app_id(text: &str) -> Result<AppId, String> {
-    AppId::written(text).ok_or_else(|| "an app id is a UUID, as AuthForge's dashboard shows it".to_owned())
+    AppId::parse(text).ok_or_else(|| "an app id is a UUID, as AuthForge's dashboard shows it".to_owned())
 }
 
 fn web_page(text: &str) -> Result<Url, String> {

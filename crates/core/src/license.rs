@@ -19,14 +19,6 @@ impl AppId {
         ((1..=64).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.to_owned()))
     }
 
-    /// Reads an app id that a person wrote down: a UUID. What the purchase carries is taken as it is, since AuthForge may know
-    /// it; a typing error is better told before anything is sold.
-    pub fn written(text: &str) -> Option<Self> {
-        let groups = text.split('-').map(str::len);
-        let hex = text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        (hex && groups.eq([8, 4, 4, 4, 12])).then(|| Self(text.to_owned()))
-    }
-
     /// The id as AuthForge writes it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -182,16 +174,6 @@ mod tests {
         assert!(AppId::parse("7d9f6a9e-0000-4000-8000-000000000000").is_some());
         for bad in ["", "a b", "a/b", "app\n", &"x".repeat(65)] {
             assert!(AppId::parse(bad).is_none(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_person_writes_a_uuid() {
-        assert!(AppId::written("7d9f6a9e-0000-4000-8000-00000000000A").is_some());
-        for bad in
-            ["", "x", "app-1", "7d9f6a9e000040008000000000000000", "7d9f6a9e-0000-4000-8000-00000000000g"]
-        {
-            assert!(AppId::written(bad).is_none(), "{bad:?}");
         }
     }
 }

@@ -139,7 +139,7 @@ fn every_mistake_has_its_place() {
         (format!("{lines}    product: prod_1\n"), (6, 14), "make two plans"),
         (lines.replace("    price: p\n", ""), (2, 5), "sold by nothing"),
         (lines.replace("    app_id: 7d9f6a9e-0000-4000-8000-000000000001\n", ""), (2, 5), "no app"),
-        (lines.replace("7d9f6a9e-", "x-"), (4, 13), "UUID"),
+        (lines.replace("7d9f6a9e-0000-4000-8000-000000000001", "not an app"), (4, 13), "UUID"),
         (lines.replace("price: p", "price: sub_1"), (3, 12), "the id of a price"),
         (lines.replace("price: p", "product: price_1"), (3, 14), "the id of a product"),
         (lines.replace("30d", "30"), (5, 15), "1d to 36500d"),

@@ -26,7 +26,7 @@ pub(super) struct Word(pub(super) String);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(inline, with = "String", extend("pattern" = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))]
+#[schemars(inline, with = "String", extend("pattern" = r"^[A-Za-z0-9_-]{1,64}$"))]
 pub(super) struct App(pub(super) AppId);
 
 #[derive(Deserialize, JsonSchema)]
@@ -83,7 +83,7 @@ impl TryFrom<String> for App {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        AppId::written(&text).map(Self).ok_or("an app id is a UUID, as AuthForge's dashboard shows it")
+        AppId::parse(&text).map(Self).ok_or("an app id is a UUID, as AuthForge's dashboard shows it")
     }
 }
 

@@ -69,7 +69,7 @@ fn time(field: &str, at: Option<prost_types::Timestamp>) -> Result<Option<Timest
 
 fn promised(license: &pb::License, now: Timestamp) -> Result<Promised, Status> {
     use pb::license::HwidSlots;
-    let app_id = AppId::written(&license.app_id)
+    let app_id = AppId::parse(&license.app_id)
         .ok_or_else(|| bad("an app id is a UUID, as AuthForge's dashboard shows it"))?;
     let slots = match license.hwid_slots {
         Some(HwidSlots::UnlimitedHwidSlots(true)) => Slots::Unlimited,
