@@ -47,6 +47,12 @@ async fn doctor(stack: &Stack, other: &[(&str, &str)]) -> (i32, Vec<Value>) {
     (code, lines.as_array().cloned().expect("a list"))
 }
 
+/// An endpoint at Stripe for an installation.
+fn endpoint(stack: &Stack, events: &[&str], status: &str, version: Option<&str>) -> Value {
+    let url = stack.url("/webhooks/stripe");
+    json!({"id": "we_1", "url": url, "enabled_events": events, "status": status, "api_version": version})
+}
+
 fn said(lines: &[Value], check: &str, verdict: &str, words: &str) -> bool {
     lines.iter().any(|line| {
         line["check"] == check
@@ -58,10 +64,7 @@ fn said(lines: &[Value], check: &str, verdict: &str, words: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_check_finds_what_is_wrong_and_is_content_with_what_is_right() {
     let stack = Stack::plan(Shape::Standalone).start().await;
-    let endpoint = |events: &[&str], status: &str| {
-        let url = stack.url("/webhooks/stripe");
-        json!({"id": "we_1", "url": url, "enabled_events": events, "status": status, "api_version": null})
-    };
+    let endpoint = |events: &[&str], status: &str| endpoint(&stack, events, status, None);
     stack.stripe.endpoints([endpoint(&documented(), "enabled")]);
     let (code, lines) = doctor(&stack, &[]).await;
     assert_eq!(code, 0, "{lines:?}");
@@ -123,11 +126,7 @@ async fn each_check_finds_what_is_wrong_and_is_content_with_what_is_right() {
 async fn an_endpoint_of_a_version_that_is_too_new_is_told_of() {
     let stack = Stack::plan(Shape::Standalone).start().await;
     for (version, warned) in [("2024-06-20", false), ("2026-10-28.endive", false), ("2027-03-31.fig", true)] {
-        let url = stack.url("/webhooks/stripe");
-        let events = documented();
-        stack.stripe.endpoints([json!({
-            "id": "we_1", "url": url, "enabled_events": events, "status": "enabled", "api_version": version
-        })]);
+        stack.stripe.endpoints([endpoint(&stack, &documented(), "enabled", Some(version))]);
         let (code, lines) = doctor(&stack, &[]).await;
         assert_eq!(code, 0, "{lines:?}");
         assert_eq!(said(&lines, "endpoint", "warn", version), warned, "{version}: {lines:?}");

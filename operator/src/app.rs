@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use data_encoding::HEXLOWER;
 use grantsmith_authforge::{
-    ApiKey, Client as AuthForge, Pace, Settings, SharedKey, http_client, roots_from_pem, shared_key,
+    ApiKey, Client as AuthForge, Pace, Settings, SharedKey, SystemClock, http_client, roots_from_pem,
+    shared_key,
 };
 use grantsmith_core::plan::Policy;
 use grantsmith_core::port::Clock;
@@ -20,7 +21,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::clock::SystemClock;
 use crate::config::{Cli, Command, Run, Wrong};
 use crate::controller::{Controller, Parts};
 use crate::metrics::{self, Admin, router, start_logging};
@@ -124,8 +124,8 @@ fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
         }
-        tracing::info!("stopping");
         stop.cancel();
+        tracing::info!("stopping");
     });
     Ok(())
 }

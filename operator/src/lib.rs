@@ -15,7 +15,6 @@
 pub mod app;
 pub mod attempts;
 pub mod audit;
-pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod events;

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use grantsmith_authforge::Client;
 use grantsmith_core::Reason;
-use grantsmith_core::port::Class;
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -113,14 +112,7 @@ static SHOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
 async fn measures(State(admin): State<Admin>) -> Response {
-    let health = admin.authforge.health();
-    let paused = [health.paused, health.creates_paused];
-    for (class, reason) in [
-        (Class::CreditsExhausted, Reason::CreditsExhausted),
-        (Class::Unauthorized, Reason::Unauthorized),
-        (Class::Transient, Reason::AuthForgeUnavailable),
-    ] {
-        let on = paused.iter().flatten().any(|paused| paused.class == class);
+    for (reason, on) in admin.authforge.health().pauses() {
         gauge!("grantsmith_authforge_paused", "reason" => reason.as_str()).set(if on { 1.0 } else { 0.0 });
     }
     gauge!("grantsmith_waiting_grants").set(admin.queue.waiting() as f64);

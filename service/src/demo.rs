@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{CallKind, Deeds, Fake, Fault};
 use grantsmith_core::port::Clock;
 use jiff::Timestamp;
@@ -20,7 +21,6 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::app;
-use crate::clock::SystemClock;
 use crate::config::Demo;
 use crate::stripe::Mode;
 use crate::stripe::fake::{self as fake_stripe, Delivery, Line, Rendering};

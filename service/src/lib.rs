@@ -15,7 +15,6 @@ pub mod backend;
 pub mod catalog;
 pub mod checkout;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod demo;

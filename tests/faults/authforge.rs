@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{CallKind, Fake, Settings};
-use grantsmith_service::clock::SystemClock;
 use grantsmith_tests::{Shape, Stack, until};
 
 use super::{all_get_their_keys, all_wait, buy};

@@ -74,10 +74,10 @@ async fn a_mail_that_cannot_be_written_down_is_not_sent_again_and_again() {
     assert_eq!(stack.mail.as_ref().expect("mail").mails().await.len(), 1);
 }
 
-/// Starts a second program in the folder of the first.
-async fn second(stack: &Stack) -> (i32, String) {
+/// Starts a second program in the folder of the first; flags of `other` stand for those of the first.
+async fn second(stack: &Stack, other: &[[&str; 2]]) -> (i32, String) {
     let (stripe, authforge) = (stack.stripe.url(), stack.authforge.url());
-    let arguments = [
+    let mut flags = [
         ["--database-url", "sqlite://grantsmith.db"],
         ["--authforge-url", &authforge],
         ["--authforge-api-key-file", "authforge-key"],
@@ -89,7 +89,12 @@ async fn second(stack: &Stack) -> (i32, String) {
         ["--grpc-listen", "127.0.0.1:0"],
         ["--admin-listen", "127.0.0.1:0"],
     ];
-    let arguments = [&["standalone"], arguments.as_flattened()].concat();
+    for [flag, value] in &mut flags {
+        if let Some([_, another]) = other.iter().find(|[name, _]| name == flag) {
+            *value = another;
+        }
+    }
+    let arguments = [&["standalone"], flags.as_flattened()].concat();
     let (code, out, error) = program::run(&arguments, &[], stack.folder.path()).await;
     assert_eq!(out, "", "complaints go to standard error");
     (code, error)
@@ -98,7 +103,7 @@ async fn second(stack: &Stack) -> (i32, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_the_record_says_so_and_ends() {
     let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
-    let (code, said) = second(&stack).await;
+    let (code, said) = second(&stack, &[]).await;
     assert_ne!(code, 0);
     assert!(said.contains("in use by another process") && said.contains("grantsmith.db"), "{said}");
     let sessions = buy(&stack, 1).await;
@@ -110,21 +115,8 @@ async fn a_record_of_the_other_mode_is_left_alone() {
     let mut stack = Stack::plan(Shape::Standalone).without_mail().start().await;
     assert_eq!(stack.stop_back().await, Some(0));
     std::fs::write(stack.folder.path().join("live-key"), "sk_live_1").expect("a file");
-    let authforge = stack.authforge.url();
-    let arguments = [
-        ["--database-url", "sqlite://grantsmith.db"],
-        ["--authforge-url", &authforge],
-        ["--authforge-api-key-file", "authforge-key"],
-        ["--stripe-api-key-file", "live-key"],
-        ["--stripe-mode", "live"],
-        ["--stripe-webhook-secrets-file", "webhook-secrets"],
-        ["--public-url", "https://shop.example"],
-        ["--http-listen", "127.0.0.1:0"],
-        ["--grpc-listen", "127.0.0.1:0"],
-        ["--admin-listen", "127.0.0.1:0"],
-    ];
-    let arguments = [&["standalone"], arguments.as_flattened()].concat();
-    let (code, _, said) = program::run(&arguments, &[], stack.folder.path()).await;
+    let live = [["--stripe-mode", "live"], ["--stripe-api-key-file", "live-key"]];
+    let (code, said) = second(&stack, &live).await;
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("a record of test mode") && said.contains("--database-url"), "{said}");
 }
@@ -154,7 +146,7 @@ async fn a_record_of_a_later_version_is_left_alone() {
     let known: u32 =
         record(&stack).query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version");
     record(&stack).pragma_update(None, "user_version", 99).expect("written");
-    let (code, said) = second(&stack).await;
+    let (code, said) = second(&stack, &[]).await;
     assert_ne!(code, 0);
     assert!(said.contains("schema 99") && said.contains("version"), "{said}");
 
@@ -175,7 +167,7 @@ async fn a_file_that_is_not_ours_is_left_alone() {
         }
         let text = what.repeat(500);
         std::fs::write(&path, &text).expect("a file");
-        let (code, said) = second(&stack).await;
+        let (code, said) = second(&stack, &[]).await;
         assert_ne!(code, 0);
         assert!(said.lines().last().is_some_and(|line| line.starts_with("grantsmith: ")), "{said}");
         assert_eq!(std::fs::read_to_string(&path).expect("a file"), text, "not a byte is changed");

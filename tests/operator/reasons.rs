@@ -217,7 +217,7 @@ async fn a_refused_earlier_end_is_made_by_a_revocation_at_that_time() {
     realm.authforge.switch(|switches| switches.shorten_refused = true);
     let _operator = realm.operator(&[]).await;
     realm.issue("jane").await;
-    let soon = grantsmith_service::clock::SystemClock.now().wall + jiff::SignedDuration::from_secs(4);
+    let soon = grantsmith_authforge::SystemClock.now().wall + jiff::SignedDuration::from_secs(4);
     state(&realm, "jane", json!({"expiresAt": soon.to_string()})).await;
     assert_stalled(&realm.until_reason("jane", "ShortenRefused").await);
     assert_eq!(realm.live("jane").len(), 1, "its time has not come");

@@ -1,7 +1,7 @@
 //! Stripe and the buyers, who go on while programs come and go.
 
+use grantsmith_authforge::SystemClock;
 use grantsmith_core::port::Clock as _;
-use grantsmith_service::clock::SystemClock;
 use grantsmith_service::stripe::fake::{self, Delivery};
 use grantsmith_service::stripe::secret::Secret;
 use serde_json::Value;

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{Deeds, Fake, Settings, Stored, Switches};
 use grantsmith_crd::{LicenseGrant, READY};
-use grantsmith_service::clock::SystemClock;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Event, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

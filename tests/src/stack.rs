@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{Fake, Settings as FakeSettings, Switches};
 use grantsmith_core::port::Clock;
 use grantsmith_proto::v1::license_grant_service_client::LicenseGrantServiceClient;
-use grantsmith_service::clock::SystemClock;
 use grantsmith_service::grpc::tokens::{Role, TokenFile};
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::{

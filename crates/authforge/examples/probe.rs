@@ -6,21 +6,11 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use grantsmith_authforge::{ApiKey, Client, Settings, http_client, shared_key};
-use grantsmith_core::port::{Clock, CreateLicense, LicenseApi as _, Moment, Now, Priority};
+use grantsmith_authforge::{ApiKey, Client, Settings, SystemClock, http_client, shared_key};
+use grantsmith_core::port::{Clock, CreateLicense, LicenseApi as _, Priority};
 use grantsmith_core::{AppId, Label, License, LicenseKey, LicenseName, PurchaseId, Slots};
-
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "a hand tool has to take the time from somewhere")]
-    fn now(&self) -> Now {
-        Now { wall: jiff::Timestamp::now(), moment: Moment(self.0.elapsed()) }
-    }
-}
 
 fn setting(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set"))
@@ -43,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
         std::env::var("GRANTSMITH_AUTHFORGE_URL").unwrap_or_else(|_| "https://api.authforge.cc".to_owned());
     let key = shared_key(ApiKey::new(setting("GRANTSMITH_AUTHFORGE_API_KEY")?.trim_end()));
     let app_id = AppId::parse(&setting("GRANTSMITH_AUTHFORGE_APP")?).context("the app id cannot be read")?;
-    let clock = Arc::new(SystemClock(Instant::now()));
+    let clock = Arc::new(SystemClock);
     let now = clock.now();
     let client = Client::new(http_client(&[])?, Settings::new(url.parse()?, key, clock));
     let label = || anyhow::Ok(Label::new(&PurchaseId::parse(what)?, &LicenseName::main(), 1));

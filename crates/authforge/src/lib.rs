@@ -13,6 +13,7 @@
 //! is possible, and `fake` (feature `fake`) has a switch for each.
 
 mod client;
+mod clock;
 mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -24,6 +25,7 @@ mod transport;
 mod wire;
 
 pub use client::{Client, Settings};
+pub use clock::SystemClock;
 pub use key::{ApiKey, SharedKey, shared_key};
 pub use label_cache::{CacheError, LabelCache, MemoryLabels};
 pub use scheduler::{Health, Pace, Paused, Scheduler, Ticket, Verdict};

@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use grantsmith_core::Reason;
 use grantsmith_core::port::{ApiError, Class, Clock, Moment, Now, Priority};
 use tokio::sync::{Notify, oneshot};
 
@@ -37,6 +38,21 @@ pub struct Health {
     pub slowed: Option<Duration>,
     /// How many calls wait for their turn.
     pub waiting: usize,
+}
+
+impl Health {
+    /// Each reason for which calls can be paused, and whether they are.
+    pub fn pauses(&self) -> [(Reason, bool); 3] {
+        [
+            (Class::CreditsExhausted, Reason::CreditsExhausted),
+            (Class::Unauthorized, Reason::Unauthorized),
+            (Class::Transient, Reason::AuthForgeUnavailable),
+        ]
+        .map(|(class, reason)| {
+            let paused = [&self.paused, &self.creates_paused];
+            (reason, paused.into_iter().flatten().any(|paused| paused.class == class))
+        })
+    }
 }
 
 /// What a call's answer tells about all the others.

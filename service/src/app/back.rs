@@ -10,7 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD;
 use grantsmith_authforge::{
-    ApiKey, Client as AuthForge, Pace, SharedKey, fake, http_client, roots_from_pem, shared_key,
+    ApiKey, Client as AuthForge, Pace, SharedKey, SystemClock, fake, http_client, roots_from_pem, shared_key,
 };
 use grantsmith_core::execute::Executor;
 use grantsmith_core::plan::Policy;
@@ -28,7 +28,6 @@ use zeroize::Zeroizing;
 use super::{Tasks, announce};
 use crate::catalog::Catalog;
 use crate::checkout::{self, Till};
-use crate::clock::SystemClock;
 use crate::config::{Back, RunMode, Wrong};
 use crate::decide::Offer;
 use crate::fulfillment::{self, Fulfillment};

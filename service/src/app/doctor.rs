@@ -5,7 +5,7 @@ mod stripe;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use grantsmith_authforge::http_client;
+use grantsmith_authforge::{SystemClock, http_client};
 use grantsmith_core::AppId;
 use grantsmith_core::port::{Class, Clock, LicenseApi, Priority};
 use http::header::DATE;
@@ -17,7 +17,6 @@ use url::Url;
 use super::{back, web};
 use crate::catalog::Catalog;
 use crate::cli::{Output, table};
-use crate::clock::SystemClock;
 use crate::config::{Standalone, Wrong};
 use crate::store;
 

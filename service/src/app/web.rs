@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use grantsmith_authforge::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Tasks, announce};
 use crate::backend::Backend;
-use crate::clock::SystemClock;
 use crate::config;
 use crate::http::{self, Web};
 use crate::render::Renderer;

@@ -14,7 +14,6 @@ use metrics::gauge;
 use crate::backend::Backend;
 use crate::store::{Counts, DeliveryState, GrantState, Store};
 use crate::telemetry;
-use grantsmith_core::port::Class;
 
 /// What the operator's routes work with.
 #[derive(Clone)]
@@ -62,15 +61,12 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         }
     }
     if let Some(client) = &admin.authforge {
-        let health = client.health();
-        let paused = [health.paused, health.creates_paused];
-        for (class, reason) in [
-            (Class::CreditsExhausted, "CreditsExhausted"),
-            (Class::Unauthorized, "Unauthorized"),
-            (Class::Transient, "AuthForgeUnavailable"),
-        ] {
-            let on = paused.iter().flatten().any(|paused| paused.class == class);
-            gauge!("grantsmith_authforge_paused", "reason" => reason).set(if on { 1.0 } else { 0.0 });
+        for (reason, on) in client.health().pauses() {
+            gauge!("grantsmith_authforge_paused", "reason" => reason.as_str()).set(if on {
+                1.0
+            } else {
+                0.0
+            });
         }
     }
     match telemetry::metrics() {

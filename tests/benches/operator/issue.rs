@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::CallKind;
 use grantsmith_core::port::Clock as _;
-use grantsmith_service::clock::SystemClock;
 use grantsmith_tests::Cluster;
 use grantsmith_tests::measure::{processor_seconds, short, table};
 use grantsmith_tests::realm::manual;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use grantsmith_authforge::SystemClock;
 use grantsmith_core::port::Clock;
-use grantsmith_service::clock::SystemClock;
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::{Purchase, Rendering, World};
 use grantsmith_service::stripe::secret::Secret;

@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{Fake, Settings, Switches};
-use grantsmith_service::clock::SystemClock;
 use grantsmith_tests::measure::{median, percent, short, table};
 
 use crate::events::{Events, Kind};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, stream};
+use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{CallKind, Fake, RateLimit, Settings};
 use grantsmith_core::port::Clock;
-use grantsmith_service::clock::SystemClock;
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::SubscriptionTurn::Renew;
 use grantsmith_service::stripe::fake::{Event, Kind, Rendering, Start, World};

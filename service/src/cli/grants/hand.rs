@@ -1,6 +1,7 @@
 //! What a person decides about grants.
 
 use clap::{Args, Subcommand};
+use grantsmith_authforge::SystemClock;
 use grantsmith_core::terms::Duration;
 use grantsmith_proto::v1 as pb;
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +9,6 @@ use prost_types::FieldMask;
 
 use super::super::told;
 use super::{Caller, full, resend};
-use crate::clock::SystemClock;
 use crate::grpc::tokens::Role;
 
 /// What to decide.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use grantsmith_authforge::SystemClock;
 use grantsmith_core::port::Clock;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -23,7 +24,6 @@ use tokio::task::JoinHandle;
 use super::object::{self, Expand, billing};
 use super::till::{self, Form, Refused};
 use super::world::World;
-use crate::clock::SystemClock;
 
 /// What can be asked of the fake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
