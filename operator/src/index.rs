@@ -167,6 +167,15 @@ pub enum Past {
     Unknown,
 }
 
+/// What counts as fresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh {
+    /// How far a listing may be behind.
+    pub lag: Duration,
+    /// How old a purchase may be that is still taken for one of now.
+    pub young: SignedDuration,
+}
+
 /// Whose turn it is, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
@@ -288,7 +297,17 @@ impl Index {
     /// Fresh is what was paid while this process was watching: it has seen all grants of it. That is told without our own wall
     /// clock: how long before the grant came the payment was is told by other clocks, how long we had been watching by ours,
     /// which cannot be set.
-    pub fn past(&self, place: &Place, purchase: &GrantId, paid_at: Option<Timestamp>, lag: Duration) -> Past {
+    ///
+    /// Where it was paid shortly before its grant came, though before we came, only whoever was here before us can have made a
+    /// license: any listing since then tells. Of an older one, somebody elsewhere may have made it until the moment that its
+    /// grant came here.
+    pub fn past(
+        &self,
+        place: &Place,
+        purchase: &GrantId,
+        paid_at: Option<Timestamp>,
+        Fresh { lag, young }: Fresh,
+    ) -> Past {
         let now = self.clock.now().moment;
         let mut state = self.lock();
         // What was made before that is listed by now.
@@ -303,11 +322,10 @@ impl Index {
         }
         let Some(since) = state.since.get(&place.namespace) else { return Past::Unknown };
         let watched = SignedDuration::try_from(brief.first_seen.since(*since)).unwrap_or_default();
-        let came_after = |paid_at| brief.created.duration_since(paid_at) + CLOCKS_APART;
-        if paid_at.is_some_and(|paid_at| came_after(paid_at) <= watched) {
-            Past::None
-        } else {
-            Past::KnownFrom(brief.first_seen)
+        match paid_at.map(|paid_at| brief.created.duration_since(paid_at) + CLOCKS_APART) {
+            Some(came_after) if came_after <= watched => Past::None,
+            Some(came_after) if came_after <= young => Past::KnownFrom(*since),
+            _ => Past::KnownFrom(brief.first_seen),
         }
     }
 

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::attempts::{Attempts, Session, told};
 use crate::audit::Finding;
 use crate::events::{Action, Events};
-use crate::index::{Index, Past, Place};
+use crate::index::{Fresh, Index, Past, Place};
 use crate::lease::Lease;
 use crate::secret::{Found, Keys, Secrets};
 use crate::status::{self, Standing, Weight, weight};
@@ -200,7 +200,9 @@ impl Reconciler {
                 return Err(Held::new(Reason::SecretNameTaken, message).into());
             }
         };
-        let past = self.index.past(place, id, declared.paid_at, self.executor.policy().quarantine);
+        let policy = self.executor.policy();
+        let fresh = Fresh { lag: policy.quarantine, young: policy.look_before_create_after };
+        let past = self.index.past(place, id, declared.paid_at, fresh);
         let (paid_at, proof_from) = match past {
             Past::None => (declared.paid_at, None),
             Past::KnownFrom(from) => (None, Some(from)),
