@@ -1,4 +1,5 @@
-//! The walkthroughs: what somebody pays for, and what they get. Each runs in one process and as server and webhook.
+//! The walkthroughs: what somebody pays for, and what they get. Each runs in one process, as server and webhook, and with
+//! the operator in a real cluster.
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
@@ -7,8 +8,8 @@ use grantsmith_service::stripe::fake::{Kind, PaymentPlan, Rendering, Turn};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{Shape, Stack, until};
 
-/// Runs a walkthrough in both shapes, side by side.
-macro_rules! in_both_shapes {
+/// Runs a walkthrough in every shape, side by side.
+macro_rules! in_every_shape {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         mod standalone {
             use super::*;
@@ -18,10 +19,14 @@ macro_rules! in_both_shapes {
             use super::*;
             $($(#[$doc])* #[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Shape::Split).await; })*
         }
+        mod server_webhook_and_operator {
+            use super::*;
+            $($(#[$doc])* #[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Shape::Cluster).await; })*
+        }
     };
 }
 
-in_both_shapes! {
+in_every_shape! {
     a_paid_session_becomes_one_key_that_is_shown_and_mailed;
     the_same_events_again_change_nothing;
     every_rendering_of_the_events_comes_to_the_same;

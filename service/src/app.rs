@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::backend::{Backend, Remote};
 use crate::cli;
-use crate::config::{Cli, Command, Server, Standalone, Webhook, Wrong};
+use crate::config::{Cli, Command, Issuing, Server, Standalone, Webhook, Wrong};
 use crate::http::admin::{self, Admin};
 use crate::http::serve::serve;
 use crate::telemetry;
@@ -198,14 +198,14 @@ pub async fn standalone(settings: Standalone, stop: CancellationToken) -> anyhow
         templates: settings.web.templates.clone(),
     };
     let secrets = web::secrets(&settings.hook, tasks.stop())?;
-    let mut back = back::start(settings.back, storefront, &tasks).await?;
+    let mut back = back::start(settings.back, storefront, back::Issue::Direct, &tasks).await?;
     back.serve_grpc(grpc, &tasks)?;
     let web = web::web(settings.web, &settings.hook, back.fulfillment.clone(), secrets)?;
     let http_address = web::serve_web(web, http, &tasks)?;
     let admin = Admin {
         backend: back.fulfillment.clone(),
         store: Some(back.fulfillment.store().clone()),
-        authforge: Some(back.authforge.clone()),
+        authforge: back.authforge.clone(),
         serving: tasks.serving(),
     };
     Ok(back.running(Some(http_address), serve_admin(admin, admin_listener, &tasks)?, tasks))
@@ -213,6 +213,7 @@ pub async fn standalone(settings: Standalone, stop: CancellationToken) -> anyhow
 
 /// `grantsmith server`.
 pub async fn server(settings: Server, stop: CancellationToken) -> anyhow::Result<Running> {
+    settings.check()?;
     let grpc = bind("grpc-listen", settings.back.grpc_listen).await?;
     let admin_listener = bind("admin-listen", settings.admin.admin_listen).await?;
     let tasks = Tasks::new(stop);
@@ -228,12 +229,16 @@ pub async fn server(settings: Server, stop: CancellationToken) -> anyhow::Result
         seller: settings.seller_name,
         templates: settings.templates,
     };
-    let mut back = back::start(settings.back, storefront, &tasks).await?;
+    let issue = match settings.issuer {
+        Issuing::Direct => back::Issue::Direct,
+        Issuing::Kubernetes => back::Issue::Kubernetes(settings.grants_namespace),
+    };
+    let mut back = back::start(settings.back, storefront, issue, &tasks).await?;
     back.serve_grpc(grpc, &tasks)?;
     let admin = Admin {
         backend: back.fulfillment.clone(),
         store: Some(back.fulfillment.store().clone()),
-        authforge: Some(back.authforge.clone()),
+        authforge: back.authforge.clone(),
         serving: tasks.serving(),
     };
     Ok(back.running(None, serve_admin(admin, admin_listener, &tasks)?, tasks))

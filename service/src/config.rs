@@ -151,12 +151,35 @@ pub struct Doctor {
     pub output: Output,
 }
 
+/// Who brings grants to what they declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Issuing {
+    /// This process, with the AuthForge API key.
+    #[default]
+    Direct,
+    /// The operator: each grant is written as a LicenseGrant, and the operator has the AuthForge API key.
+    Kubernetes,
+}
+
 /// Settings of `server`.
 #[derive(Debug, Args)]
 #[expect(missing_docs, reason = "the groups' fields are the manual")]
 pub struct Server {
     #[command(flatten)]
     pub back: Back,
+    /// direct: make license keys in this process; kubernetes: declare them as LicenseGrants, which the operator fulfils
+    #[arg(
+        long,
+        env = "GRANTSMITH_ISSUER",
+        value_enum,
+        default_value = "direct",
+        value_name = "ISSUER",
+        help_heading = "Kubernetes"
+    )]
+    pub issuer: Issuing,
+    /// The namespace of the LicenseGrants; without it, this server's own
+    #[arg(long, env = "GRANTSMITH_GRANTS_NAMESPACE", value_name = "NAME", help_heading = "Kubernetes")]
+    pub grants_namespace: Option<String>,
     /// What buyers see: the address that links in mails begin with
     #[arg(long, env = "GRANTSMITH_PUBLIC_URL", value_name = "URL", value_parser = web_page)]
     pub public_url: Option<Url>,
@@ -488,6 +511,23 @@ fn per_hour(text: &str) -> Result<u32, String> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Wrong(pub String);
+
+impl Server {
+    /// Checks what no single flag can tell.
+    pub fn check(&self) -> Result<(), Wrong> {
+        match self.issuer {
+            Issuing::Direct if self.grants_namespace.is_some() => {
+                Err(Wrong("--grants-namespace goes with --issuer kubernetes".to_owned()))
+            }
+            Issuing::Kubernetes if self.back.authforge_api_key_file.is_some() => Err(Wrong(
+                "--authforge-api-key-file goes with --issuer direct: with --issuer kubernetes the operator has that key, and \
+                 the server needs none"
+                    .to_owned(),
+            )),
+            Issuing::Direct | Issuing::Kubernetes => Ok(()),
+        }
+    }
+}
 
 impl Back {
     /// Checks what no single flag can tell.

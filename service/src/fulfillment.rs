@@ -25,6 +25,7 @@ use crate::checkout::Till;
 use crate::decide::Offer;
 use crate::hand;
 use crate::ingest::{self, Answer, Outcome, Rules};
+use crate::issuer::Issuer;
 use crate::store::{
     Ask, Decide, DeliveryState, Event, EventState, Forgotten, GrantLicense, GrantRow, GrantState, Object,
     ObjectKind, Recorded, Store, Taken,
@@ -44,7 +45,8 @@ pub struct Fulfillment {
     clock: Arc<dyn Clock>,
     rules: Rules,
     stripe: Option<Stripe>,
-    authforge: AuthForge,
+    authforge: Option<AuthForge>,
+    issuer: Arc<dyn Issuer>,
     page_for: Duration,
     mail_enabled: bool,
     installation: String,
@@ -65,8 +67,10 @@ pub struct Parts {
     pub rules: Rules,
     /// Stripe's API, where there is a key for it.
     pub stripe: Option<Stripe>,
-    /// AuthForge, where imported keys are looked up.
-    pub authforge: AuthForge,
+    /// AuthForge, where imported keys are looked up; none where the operator alone reaches it.
+    pub authforge: Option<AuthForge>,
+    /// Who has the keys.
+    pub issuer: Arc<dyn Issuer>,
     /// How long after its payment a success page shows the key.
     pub page_for: Duration,
     /// Whether mail is sent.
@@ -137,6 +141,7 @@ impl Fulfillment {
             rules,
             stripe,
             authforge,
+            issuer,
             page_for,
             mail_enabled,
             installation,
@@ -152,6 +157,7 @@ impl Fulfillment {
             rules,
             stripe,
             authforge,
+            issuer,
             page_for,
             mail_enabled,
             installation,
@@ -236,12 +242,25 @@ impl Fulfillment {
     pub async fn page(&self, session: &str) -> Result<Page, crate::store::Error> {
         let Some(purchase) = self.purchase_of(session).await? else { return Ok(Page::NotFound) };
         match self.store.grant(&GrantId::of(&purchase)).await? {
-            Some(row) => Ok(match page_of(&row) {
-                Page::Ready { .. } if self.is_over(&row) => Page::NotFound,
-                page => page,
-            }),
+            Some(row) => {
+                let row = self.unlock(row).await?;
+                Ok(match page_of(&row) {
+                    Page::Ready { .. } if self.is_over(&row) => Page::NotFound,
+                    page => page,
+                })
+            }
             None => self.unknown(session).await,
         }
+    }
+
+    /// A grant with its keys. One that cannot be had now reads as one that is not there yet.
+    pub async fn unlock(&self, row: GrantRow) -> Result<GrantRow, crate::store::Error> {
+        Ok(self.issuer.unlock(row).await?.row)
+    }
+
+    /// Whether an operator reaches AuthForge, and not this process.
+    pub fn is_in_cluster(&self) -> bool {
+        self.authforge.is_none()
     }
 
     /// The purchase of a session; none if it is no session's id.

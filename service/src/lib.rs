@@ -23,6 +23,7 @@ pub mod grpc;
 mod hand;
 pub mod http;
 pub mod ingest;
+pub mod issuer;
 pub mod mail;
 pub mod render;
 pub mod secret_file;

@@ -31,8 +31,8 @@ pub use event::{
     Dirty, Event, EventFilter, EventState, NewEvent, Object, ObjectKind, Recorded, Snapshot, Source, Ticket,
 };
 pub use grant::{
-    Attachment, Decision, GrantFilter, GrantLicense, GrantRow, GrantState, JournalEntry, Progress,
-    PurchaseRecord,
+    Attachment, Decision, Declaration, GrantFilter, GrantLicense, GrantRow, GrantState, JournalEntry,
+    Progress, PurchaseRecord, Resource, Seen, Shown, Sighting,
 };
 pub use hand::{Act, Ask, Decide, HandRow, Import, Promise, Redecided, Refusal, Request, Taken};
 pub use portal::{BuyerResend, Limited, Opens, TokenHash, Wish};
@@ -228,6 +228,13 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     ///
     /// One that was decided anew since is left as it is, and is due: the round was about something that is over.
     async fn progress(&self, progress: Progress, decided: u64) -> Result<(), Error>;
+
+    /// Takes in a grant that people declare in the cluster, as it is there now. One that this program decides itself is left
+    /// alone.
+    async fn take_in(&self, declaration: Declaration) -> Result<(), Error>;
+
+    /// Ends a grant that people have taken out of the cluster, where the object of this name was it.
+    async fn let_go(&self, grant: &GrantId, object: &str, at: Timestamp) -> Result<(), Error>;
 
     /// Deliveries whose time has come.
     async fn due_deliveries(&self, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Error>;

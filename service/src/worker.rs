@@ -7,7 +7,6 @@ mod deliver;
 mod issue;
 mod link;
 mod look;
-mod rehearse;
 mod sight;
 
 pub(crate) use sight::recorded;
@@ -20,7 +19,6 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::GrantId;
-use grantsmith_core::execute::Executor;
 use grantsmith_core::port::Clock;
 use grantsmith_core::purchase::StripeId;
 use jiff::Timestamp;
@@ -29,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::decide::Offer;
+use crate::issuer::Issuer;
 use crate::mail::Mailer;
 use crate::store::Store;
 use crate::stripe::client::Client as Stripe;
@@ -55,7 +54,8 @@ const BREATHER: Duration = Duration::from_secs(1);
 pub struct Worker {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    executor: Executor,
+    issuer: Arc<dyn Issuer>,
+    touched: Touched,
     stripe: Option<Stripe>,
     mailer: Option<Mailer>,
     offer: Offer,
@@ -76,7 +76,9 @@ pub struct Parts {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Who brings grants to what they declare.
-    pub executor: Executor,
+    pub issuer: Arc<dyn Issuer>,
+    /// Grants of which something else tells that there is work.
+    pub touched: Touched,
     /// Stripe's API; without it, events are believed.
     pub stripe: Option<Stripe>,
     /// The mail server; without it, deliveries are parked.
@@ -89,6 +91,48 @@ pub struct Parts {
     pub keep_bodies: Duration,
     /// Wakes the worker; notified by whoever writes something due.
     pub wake: Arc<Notify>,
+}
+
+/// Grants that have to be worked on for what happened elsewhere: whoever notices it notices it again after a restart.
+#[derive(Debug, Clone)]
+pub struct Touched {
+    grants: Arc<Mutex<HashSet<GrantId>>>,
+    wake: Arc<Notify>,
+}
+
+impl Touched {
+    /// None yet; `wake` wakes the worker.
+    pub fn new(wake: Arc<Notify>) -> Self {
+        Self { grants: Arc::default(), wake }
+    }
+
+    /// There is work on a grant.
+    pub fn touch(&self, grant: GrantId) {
+        self.lock().insert(grant);
+        self.wake.notify_one();
+    }
+
+    /// Something else has become due.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Takes those out that can be begun now.
+    fn take<P>(&self, mut begin: impl FnMut(&GrantId) -> Option<P>) -> Vec<(GrantId, P)> {
+        let mut taken = Vec::new();
+        self.lock().retain(|grant| match begin(grant) {
+            Some(place) => {
+                taken.push((grant.clone(), place));
+                false
+            }
+            None => true,
+        });
+        taken
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<GrantId>> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is being worked on, bounded.
@@ -138,12 +182,14 @@ impl<K: Eq + Hash> Drop for Place<K> {
 impl Worker {
     /// A worker that has not begun.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, clock, executor, stripe, mailer, offer, observe, keep_bodies, wake } = parts;
+        let Parts { store, clock, issuer, touched, stripe, mailer, offer, observe, keep_bodies, wake } =
+            parts;
         let looks = if stripe.is_some() { LOOKS } else { BELIEFS };
         Arc::new(Self {
             store,
             clock,
-            executor,
+            issuer,
+            touched,
             stripe,
             mailer,
             offer,
@@ -206,15 +252,16 @@ impl Worker {
         stop: &CancellationToken,
         now: Timestamp,
     ) -> Result<(), crate::store::Error> {
-        for id in ask(self.working.ask(), |limit| self.store.due_grants(now, limit)).await? {
-            if let Some(place) = self.working.enter(&id) {
-                let worker = self.clone();
-                tasks.spawn(async move {
-                    worker.work(&id).await;
-                    drop(place);
-                    worker.wake.notify_one();
-                });
-            }
+        let touched = self.touched.take(|id| self.working.enter(id));
+        let due = ask(self.working.ask(), |limit| self.store.due_grants(now, limit)).await?;
+        let due = due.into_iter().filter_map(|id| self.working.enter(&id).map(|place| (id, place)));
+        for (id, place) in touched.into_iter().chain(due) {
+            let worker = self.clone();
+            tasks.spawn(async move {
+                worker.work(&id).await;
+                drop(place);
+                worker.wake.notify_one();
+            });
         }
         for dirty in ask(self.looking.ask(), |limit| self.store.dirty(now, limit)).await? {
             if let Some(place) = self.looking.enter(&dirty.object.id) {

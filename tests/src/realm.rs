@@ -27,6 +27,12 @@ pub const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/operator/
 /// The operator's service account, in that file.
 pub const ACCOUNT: &str = "grantsmith-operator";
 
+/// What a server that issues through the cluster may do there, as an installation applies it.
+pub const SERVER_ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/server/rbac.yaml");
+
+/// The server's service account, in that file.
+pub const SERVER: &str = "grantsmith-server";
+
 /// The file of the operator: the one that `GRANTSMITH_OPERATOR` names, or freshly built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -101,6 +107,12 @@ impl<'a> Realm<'a> {
             token,
             folder,
         }
+    }
+
+    /// Gives somebody else their rights here; gives their token.
+    pub async fn account(&self, role: &str, account: &str) -> String {
+        self.cluster.run(&["apply", "--namespace", &self.namespace, "-f", role]).await;
+        self.cluster.token(&self.namespace, account).await
     }
 
     /// An operator of this realm, with these flags besides those that say where everything is.
@@ -284,7 +296,12 @@ impl<'a> Realm<'a> {
 
     /// What the operators of this realm asked of the API server.
     pub fn audited(&self) -> Vec<Audited> {
-        self.cluster.audited(&format!("system:serviceaccount:{}:{ACCOUNT}", self.namespace))
+        self.audited_of(ACCOUNT)
+    }
+
+    /// What a service account of this realm asked of the API server.
+    pub fn audited_of(&self, account: &str) -> Vec<Audited> {
+        self.cluster.audited(&format!("system:serviceaccount:{}:{account}", self.namespace))
     }
 }
 
@@ -294,10 +311,11 @@ impl Drop for Realm<'_> {
         if std::thread::panicking() || self.cluster.was_restarted() {
             return;
         }
-        let audited = self.audited();
+        let mut audited = self.audited();
+        audited.extend(self.audited_of(SERVER));
         let refused = |request: &&Audited| request.response_status.as_ref().is_some_and(|s| s.code == 403);
         let refused: Vec<_> = audited.iter().filter(refused).collect();
-        assert!(refused.is_empty(), "an operator was refused: {refused:#?}");
+        assert!(refused.is_empty(), "an operator or a server was refused: {refused:#?}");
     }
 }
 

@@ -21,9 +21,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
+use crate::cluster::Cluster;
 use crate::mailpit::{self, Mailpit};
 use crate::outside::Outside;
 use crate::program::{self, Program};
+use crate::realm::{self, Operator, Realm};
 use crate::{APP, AUTHFORGE_KEY, STRIPE_KEY, WEBHOOK_SECRET, until};
 
 /// The file of an installation's catalog.
@@ -36,6 +38,8 @@ pub enum Shape {
     Standalone,
     /// Server and webhook, over gRPC.
     Split,
+    /// The same, and an operator that issues: the server declares grants in a real cluster.
+    Cluster,
 }
 
 /// An installation to be started.
@@ -129,13 +133,19 @@ impl Plan {
         let http = match self.shape {
             Shape::Standalone => None,
             // The server writes mails, so it must know where the pages will be before they are there.
-            Shape::Split => Some(SocketAddr::from(([127, 0, 0, 1], mailpit::free_port()))),
+            Shape::Split | Shape::Cluster => Some(SocketAddr::from(([127, 0, 0, 1], mailpit::free_port()))),
+        };
+        let realm = match self.shape {
+            Shape::Standalone | Shape::Split => None,
+            Shape::Cluster => Some(Realm::new(Cluster::shared().await).await),
         };
         if let Some(catalog) = &self.catalog {
             std::fs::write(folder.path().join(CATALOG), catalog).expect("a file");
         }
         let mut stack = Stack {
             plan: self,
+            realm,
+            operator: None,
             world,
             stripe,
             authforge,
@@ -160,6 +170,10 @@ impl Plan {
 #[derive(Debug)]
 pub struct Stack {
     plan: Plan,
+    /// The namespace of the grants, if they are issued in a cluster.
+    pub realm: Option<Realm<'static>>,
+    /// The operator there.
+    pub operator: Option<Operator>,
     /// Stripe's objects and their true history.
     pub world: Arc<World>,
     /// Stripe's API.
@@ -207,8 +221,16 @@ impl Stack {
         flag("--log-format", "text".to_owned());
         if command != "webhook" {
             flag("--database-url", "sqlite://grantsmith.db".to_owned());
-            flag("--authforge-url", self.authforge.url());
-            flag("--authforge-api-key-file", "authforge-key".to_owned());
+            match &self.realm {
+                None => {
+                    flag("--authforge-url", self.authforge.url());
+                    flag("--authforge-api-key-file", "authforge-key".to_owned());
+                }
+                Some(realm) => {
+                    flag("--issuer", "kubernetes".to_owned());
+                    flag("--grants-namespace", realm.namespace.clone());
+                }
+            }
             flag("--stripe-url", self.plan.stripe_url.clone().unwrap_or_else(|| self.stripe.url()));
             flag("--grpc-listen", fixed(self.grpc));
             if let Some(mail) = &self.mail {
@@ -256,8 +278,11 @@ impl Stack {
 
     /// Starts the programs, on the same ports as before if they ran before.
     pub async fn up(&mut self) {
+        if self.plan.shape == Shape::Cluster {
+            self.up_operator().await;
+        }
         self.up_back().await;
-        if self.plan.shape == Shape::Split {
+        if self.plan.shape != Shape::Standalone {
             self.up_front().await;
         }
         until("readiness", async || (self.ready().await == 200).then_some(())).await;
@@ -266,14 +291,35 @@ impl Stack {
     /// Starts the program that holds the record.
     pub async fn up_back(&mut self) {
         let command = self.back_command();
-        let program =
-            Program::start(&self.arguments(command), &[("RUST_LOG", self.plan.log)], self.folder.path());
+        let kubeconfig = self.kubeconfig().await;
+        let mut environment = vec![("RUST_LOG", self.plan.log)];
+        environment.extend(kubeconfig.as_deref().map(|path| ("KUBECONFIG", path)));
+        let program = Program::start(&self.arguments(command), &environment, self.folder.path());
         self.grpc = Some(program.address("grpc").await);
         self.admin = Some(program.address("admin").await);
         if self.plan.shape == Shape::Standalone {
             self.http = Some(program.address("http").await);
         }
         self.back = Some(program);
+    }
+
+    /// Starts the operator, where there is one: over this installation's AuthForge.
+    pub async fn up_operator(&mut self) {
+        let realm = self.realm.as_ref().expect("a cluster");
+        let mut start = realm.plan(&["--leader-election", "false"]);
+        start.authforge = self.authforge.url();
+        let operator = realm.start(&start).await;
+        operator.until_ready().await;
+        self.operator = Some(operator);
+    }
+
+    /// How the server finds the cluster, and as whom.
+    async fn kubeconfig(&self) -> Option<String> {
+        let realm = self.realm.as_ref()?;
+        let token = realm.account(realm::SERVER_ROLE, realm::SERVER).await;
+        let (name, api) = (format!("{}.server", realm.namespace), realm.cluster.api());
+        let path = realm.cluster.kubeconfig_for(&name, &api, &token, &realm.namespace);
+        Some(path.display().to_string())
     }
 
     /// Starts the program that faces strangers, where it is another one.

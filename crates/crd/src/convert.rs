@@ -10,9 +10,12 @@ use grantsmith_core::license::{AppId, LicenseKey, Slots};
 use grantsmith_core::port::{self, Attempt, AttemptId, Kept, Outcome};
 use grantsmith_core::purchase::{InvalidId, PurchaseId};
 use grantsmith_core::reason::Reason;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::spec::{DeclaredLicense, LicenseGrantSpec, Override, Provider, Purchase, State, StateReason};
+use crate::spec::{
+    DeclaredLicense, FoundExpiry, LicenseGrantSpec, Override, Provider, Purchase, PurchaseKind, State,
+    StateReason,
+};
 use crate::status::{AttemptOutcome, AttemptStatus, KeptState, LicenseStatus, Refusal};
 use grantsmith_core::manual::{InvalidManualId, ManualId};
 
@@ -67,7 +70,10 @@ impl LicenseGrantSpec {
     /// The grant that is declared, the override applied.
     pub fn grant(&self, installation: &str) -> Result<Grant, Error> {
         let hand = self.hand.as_ref().map(Override::hand).unwrap_or_default();
-        let licenses = self.licenses.iter().map(|license| Ok(hand.apply(license.desired()?)));
+        let licenses = self.licenses.iter().map(|license| {
+            let desired = license.desired()?;
+            Ok(if license.withdrawn { hand.apply_to_withdrawn(desired) } else { hand.apply(desired) })
+        });
         Ok(Grant {
             purchase: self.purchase.purchase_id(installation)?,
             paid_at: self.purchase.paid_at,
@@ -105,11 +111,56 @@ impl DeclaredLicense {
             state,
             expires_at: self.expires_at,
             // What is declared may change, and the license follows.
-            expiry: Expiry::Followed,
+            expiry: match self.found_expiry {
+                FoundExpiry::Follow => Expiry::Followed,
+                FoundExpiry::Keep => Expiry::Sold,
+            },
             reason,
             cause: Cause::Rule,
             imported: false,
         })
+    }
+}
+
+/// How a license is declared.
+impl From<&Desired> for DeclaredLicense {
+    fn from(desired: &Desired) -> Self {
+        let (max_hwid_slots, unlimited_hwid_slots) = match desired.slots {
+            Slots::Limited(slots) => (Some(i32::from(slots)), None),
+            Slots::Unlimited => (None, Some(true)),
+        };
+        Self {
+            name: desired.name.to_string(),
+            app_id: desired.app_id.to_string(),
+            max_hwid_slots,
+            unlimited_hwid_slots,
+            state: desired.state.into(),
+            reason: StateReason::of(desired.reason),
+            expires_at: desired.expires_at,
+            found_expiry: match desired.expiry {
+                Expiry::Followed => FoundExpiry::Follow,
+                Expiry::Sold => FoundExpiry::Keep,
+            },
+            withdrawn: false,
+            generation: stored(desired.generation),
+        }
+    }
+}
+
+/// How a purchase is declared.
+impl Purchase {
+    /// A purchase that was paid then.
+    pub fn of(purchase: &PurchaseId, paid_at: Option<Timestamp>, livemode: bool) -> Self {
+        let (provider, kind, id, reference) = match purchase {
+            PurchaseId::Session(id) => {
+                (Provider::Stripe, Some(PurchaseKind::Session), Some(id.to_string()), None)
+            }
+            PurchaseId::Subscription(id) => {
+                (Provider::Stripe, Some(PurchaseKind::Subscription), Some(id.to_string()), None)
+            }
+            PurchaseId::Manual(id) => (Provider::Manual, None, None, Some(id.reference().to_owned())),
+        };
+        Self { provider, kind, id, reference, paid_at, livemode: Some(livemode) }
     }
 }
 
@@ -131,13 +182,24 @@ fn stored(generation: u32) -> i32 {
 }
 
 impl Override {
-    fn hand(&self) -> Hand {
+    /// What it does to licenses.
+    pub fn hand(&self) -> Hand {
         let never = self.never_expires.unwrap_or(false);
         Hand {
             state: self.state.map(DesiredState::from),
             expires_at: if never { Some(None) } else { self.expires_at.map(Some) },
             released: self.release.unwrap_or(false),
             ..Hand::default()
+        }
+    }
+}
+
+impl From<DesiredState> for State {
+    fn from(state: DesiredState) -> Self {
+        match state {
+            DesiredState::Active => Self::Active,
+            DesiredState::Suspended => Self::Suspended,
+            DesiredState::Revoked => Self::Revoked,
         }
     }
 }
@@ -149,6 +211,22 @@ impl From<State> for DesiredState {
             State::Suspended => Self::Suspended,
             State::Revoked => Self::Revoked,
         }
+    }
+}
+
+impl StateReason {
+    /// The word for a reason, if it is one that a state can have.
+    pub fn of(reason: Reason) -> Option<Self> {
+        Some(match reason {
+            Reason::Canceled => Self::Canceled,
+            Reason::Disputed => Self::Disputed,
+            Reason::Ending => Self::Ending,
+            Reason::Expired => Self::Expired,
+            Reason::PaymentFailed => Self::PaymentFailed,
+            Reason::PaymentPending => Self::PaymentPending,
+            Reason::Refunded => Self::Refunded,
+            _ => return None,
+        })
     }
 }
 

@@ -14,8 +14,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt as _;
 
 pub use spec::{
-    Customer, DeclaredLicense, DeletionPolicy, Delivery, LicenseGrant, LicenseGrantSpec, Override, Provider,
-    Purchase, PurchaseKind, State, StateReason,
+    Customer, DeclaredLicense, DeletionPolicy, Delivery, FoundExpiry, LicenseGrant, LicenseGrantSpec,
+    Override, Provider, Purchase, PurchaseKind, State, StateReason,
 };
 pub use status::{
     AttemptOutcome, AttemptStatus, Cause, KeptState, LicenseGrantStatus, LicenseStatus, Refusal,

@@ -249,6 +249,15 @@ pub struct DeclaredLicense {
     #[schemars(with = "Option<Time>")]
     pub expires_at: Option<Timestamp>,
 
+    /// What becomes of the expiry of a license that is found at AuthForge rather than made: Follow brings it to expiresAt, Keep
+    /// leaves it as it is there.
+    #[serde(default, skip_serializing_if = "FoundExpiry::is_default")]
+    pub found_expiry: FoundExpiry,
+
+    /// Whether it was taken out of what was bought: an override that brings the grant back does not bring it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
+
     /// Raise it to replace the key, for instance because it leaked: a new one is made, then the old one revoked.
     #[serde(default = "first")]
     #[schemars(range(min = 1, max = 999))]
@@ -257,6 +266,23 @@ pub struct DeclaredLicense {
 
 fn first() -> i32 {
     1
+}
+
+/// What becomes of the expiry of a license that is found.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FoundExpiry {
+    #[default]
+    /// It is brought to what is declared.
+    Follow,
+    /// It stays.
+    Keep,
+}
+
+impl FoundExpiry {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether a license should be live.

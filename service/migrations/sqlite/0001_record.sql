@@ -163,6 +163,12 @@ CREATE TABLE grants (
     due INTEGER,
     -- Failed rounds of work in a row.
     tries INTEGER NOT NULL DEFAULT 0,
+    -- The name of the LicenseGrant that people declare it by; NULL where this program does.
+    object TEXT,
+    -- The Secret that holds its keys.
+    secret TEXT,
+    -- What of its override the cluster and this record agree upon, as JSON.
+    agreed TEXT,
     -- When it was first decided.
     created INTEGER NOT NULL,
     -- When it last changed.
@@ -241,14 +247,18 @@ CREATE TABLE declared (
     PRIMARY KEY (grant_id, name)
 ) STRICT, WITHOUT ROWID;
 
--- Licenses whose key is kept. Keys stand here in the clear, and nowhere else; the file is its owner's alone.
+-- Licenses whose key is kept. Keys stand here in the clear, and nowhere else; the file is its owner's alone. Where grants are
+-- issued in a cluster their keys are not here at all: then a row is what was seen there, to find a license by and to mail it
+-- once.
 CREATE TABLE licenses (
     -- Its number here, in the order of keeping.
     license INTEGER PRIMARY KEY,
     -- The first 128 bits of the key's SHA-256, in hex: how the key is spoken of.
     fingerprint TEXT NOT NULL UNIQUE,
-    -- The key.
+    -- The key; blank where a Secret holds it.
     key TEXT NOT NULL,
+    -- The key masked, where a Secret holds it.
+    masked TEXT,
     -- The grant.
     grant_id TEXT NOT NULL REFERENCES grants (id),
     -- Its name within the grant.
@@ -275,7 +285,7 @@ CREATE TABLE licenses (
     refused TEXT,
     -- The earlier expiry that was refused.
     refused_end INTEGER,
-    -- The sending that brings it to its buyer; NULL while none was begun.
+    -- The sending that brings it to its buyer; NULL while none was begun, 0 for one before this record.
     sending INTEGER,
     -- When its revocation was decided.
     revoked_at INTEGER,

@@ -34,12 +34,17 @@ use crate::fulfillment::{self, Fulfillment};
 use crate::grpc::tokens::{self, Tokens};
 use crate::grpc::{Services, Tls};
 use crate::ingest::Rules;
+use crate::issuer::kubernetes::{self, Watch};
+use crate::issuer::{Cluster, Direct, Issuer};
 use crate::mail::{self, Mailer};
 use crate::render::Renderer;
 use crate::secret_file::{Place, Watched};
 use crate::store::{self, Store};
 use crate::stripe::{self, Mode};
-use crate::worker::{self, Worker};
+use crate::worker::{self, Touched, Worker};
+
+/// A request to the cluster that takes longer is given up.
+const CLUSTER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often the memory of who has asked is tidied.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
@@ -52,10 +57,18 @@ pub(super) struct Shop {
     pub(super) templates: Option<PathBuf>,
 }
 
+/// Who makes the licenses.
+pub(super) enum Issue {
+    /// This process.
+    Direct,
+    /// An operator, which is told in this namespace, or in our own.
+    Kubernetes(Option<String>),
+}
+
 /// The parts that run.
 pub(super) struct Started {
     pub(super) fulfillment: Arc<Fulfillment>,
-    pub(super) authforge: AuthForge,
+    pub(super) authforge: Option<AuthForge>,
     tokens: Arc<ArcSwap<Tokens>>,
     tls: Option<Tls>,
     grpc: Option<SocketAddr>,
@@ -119,7 +132,12 @@ impl Started {
 }
 
 /// Starts server and worker.
-pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::Result<Started> {
+pub(super) async fn start(
+    settings: Back,
+    shop: Shop,
+    issue: Issue,
+    tasks: &Tasks,
+) -> anyhow::Result<Started> {
     settings.check(shop.mode, &shop.public_url)?;
     let catalog = settings.catalog.as_deref().map(Catalog::read).transpose()?.map(Arc::new);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -127,8 +145,14 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     let (roots, certificates) = roots(&settings)?;
     let http = http_client(&certificates)?;
     let stripe = stripe_client(&settings, shop.mode, http.clone(), tasks.stop())?;
-    let (authforge, fake) =
-        authforge_client(&settings, http, clock.clone(), store.clone(), tasks.stop()).await?;
+    let (authforge, fake) = match issue {
+        Issue::Direct => {
+            let (client, fake) =
+                authforge_client(&settings, http, clock.clone(), store.clone(), tasks.stop()).await?;
+            (Some(client), fake)
+        }
+        Issue::Kubernetes(_) => (None, None),
+    };
     let tokens = server_tokens(&settings, tasks.stop())?;
     let tls = grpc_tls(&settings)?;
     let mailer = mailer(&settings, &shop, roots)?;
@@ -142,7 +166,21 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         cancel_url: settings.cancel_url.clone().unwrap_or_else(|| shop.public_url.to_string()),
         clock: clock.clone(),
     });
+    let fulfil_since = fulfil_since(&settings, &*store, shop.mode, &*clock).await?;
+    let touched = Touched::new(wake.clone());
+    let issuer: Arc<dyn Issuer> = match (issue, &authforge) {
+        (Issue::Direct, Some(authforge)) => {
+            let executor = executor(&settings, authforge, store.clone(), clock.clone(), fulfil_since)?;
+            Arc::new(Direct::new(store.clone(), clock.clone(), executor))
+        }
+        (Issue::Direct, None) => anyhow::bail!("no AuthForge to issue at"),
+        (Issue::Kubernetes(namespace), _) => {
+            let parts = (store.clone(), clock.clone(), offer.clone(), touched.clone());
+            cluster(&settings, namespace, fulfil_since, parts, tasks).await?
+        }
+    };
     let fulfillment = Fulfillment::new(fulfillment::Parts {
+        issuer: issuer.clone(),
         store: store.clone(),
         clock: clock.clone(),
         rules: Rules { mode: shop.mode, events_only: settings.events_only, catalog: offer.catalog.is_some() },
@@ -156,20 +194,11 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
         wake: wake.clone(),
     });
     tasks.spawn(tidy(fulfillment.clone(), tasks.stop()));
-    let log = store.clone();
-    let policy = Policy {
-        quarantine: settings.lost_create_quarantine,
-        look_before_create_after: SignedDuration::try_from(settings.look_before_create_after)
-            .map_err(|_| Wrong("--look-before-create-after is too long".to_owned()))?,
-        revocation_budget: settings.revocation_budget,
-        fulfil_since: fulfil_since(&settings, &*store, shop.mode, &*clock).await?,
-        ..Policy::default()
-    };
-    let executor = Executor::new(Arc::new(authforge.clone()), log, clock.clone(), policy, new_attempt);
     let worker = Worker::new(worker::Parts {
         store,
         clock,
-        executor,
+        issuer,
+        touched,
         stripe,
         mailer,
         observe: settings.restored || settings.mode == RunMode::Observe,
@@ -179,6 +208,60 @@ pub(super) async fn start(settings: Back, shop: Shop, tasks: &Tasks) -> anyhow::
     });
     tasks.spawn(worker.run(tasks.stop()));
     Ok(Started { fulfillment, authforge, tokens, tls, grpc: None, fake })
+}
+
+fn executor(
+    settings: &Back,
+    authforge: &AuthForge,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    fulfil_since: Option<Timestamp>,
+) -> anyhow::Result<Executor> {
+    let policy = Policy {
+        quarantine: settings.lost_create_quarantine,
+        look_before_create_after: SignedDuration::try_from(settings.look_before_create_after)
+            .map_err(|_| Wrong("--look-before-create-after is too long".to_owned()))?,
+        revocation_budget: settings.revocation_budget,
+        fulfil_since,
+        ..Policy::default()
+    };
+    Ok(Executor::new(Arc::new(authforge.clone()), store, clock, policy, new_attempt))
+}
+
+/// Issues through the cluster that this process is in, or that KUBECONFIG names, and follows what happens there.
+async fn cluster(
+    settings: &Back,
+    namespace: Option<String>,
+    fulfil_since: Option<Timestamp>,
+    (store, clock, offer, touched): (Arc<dyn Store>, Arc<dyn Clock>, Offer, Touched),
+    tasks: &Tasks,
+) -> anyhow::Result<Arc<dyn Issuer>> {
+    let mut config = kube::Config::infer().await.map_err(|error| {
+        Wrong(format!(
+            "no cluster: {error}; run in one, give a kubeconfig in KUBECONFIG, or choose --issuer direct"
+        ))
+    })?;
+    let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+    config.read_timeout = None;
+    let watching = kube::Client::try_from(config.clone()).context("a client for the cluster")?;
+    config.read_timeout = Some(CLUSTER_ANSWERS_WITHIN);
+    let client = kube::Client::try_from(config).context("a client for the cluster")?;
+    let cluster = Cluster::new(kubernetes::Parts {
+        client,
+        namespace: namespace.clone(),
+        store,
+        clock,
+        installation: settings.installation.clone(),
+        offer,
+        fulfil_since,
+        instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "server".to_owned()),
+    });
+    let watch = Watch { cluster: cluster.clone(), client: watching, namespace, touched };
+    let stop = tasks.stop();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(Box::pin(watch.run())).await;
+    });
+    Ok(cluster)
 }
 
 /// From when on purchases are fulfilled; none for all of them.

@@ -62,6 +62,11 @@ pub enum ImportError {
     /// Stripe told of it in words that cannot be read.
     #[error("what Stripe tells of the purchase cannot be read")]
     Unreadable,
+    /// This process does not reach AuthForge.
+    #[error(
+        "the server reaches AuthForge through the operator only; run 'grantsmith import' against one with --issuer direct"
+    )]
+    InCluster,
     /// AuthForge did not tell of the license.
     #[error("the license could not be looked up: {0}")]
     AuthForge(#[source] ApiError),
@@ -111,7 +116,8 @@ impl Fulfillment {
     }
 
     async fn license(&self, sold: &SoldKey) -> Result<License, ImportError> {
-        let found = self.authforge.get(&sold.app_id, &sold.key, Priority::Audit).await;
+        let authforge = self.authforge.as_ref().ok_or(ImportError::InCluster)?;
+        let found = authforge.get(&sold.app_id, &sold.key, Priority::Audit).await;
         let license = found.map_err(ImportError::AuthForge)?.ok_or(ImportError::NoLicense)?;
         // UUIDs are the same in either case.
         let same = license.app_id.as_str().eq_ignore_ascii_case(sold.app_id.as_str());

@@ -185,7 +185,11 @@ impl Fulfillment {
             row.email.as_ref().is_some_and(|of| of.expose().to_lowercase() == email.expose())
                 && self.can_resend(row)
         };
-        let resent = match self.store.grant(grant).await?.filter(theirs) {
+        let row = match self.store.grant(grant).await? {
+            Some(row) => Some(self.unlock(row).await?),
+            None => None,
+        };
+        let resent = match row.filter(theirs) {
             None => Resent::NotNow,
             Some(row) => match self.resend_for_buyer(row.id, None).await? {
                 Limited::Taken => Resent::Sent,
@@ -208,7 +212,10 @@ impl Fulfillment {
         self.admit(client)?;
         let email = self.mailable(email)?;
         let purchase = self.purchase_of(session).await?.ok_or(Error::Gone)?;
-        let row = self.store.grant(&GrantId::of(&purchase)).await?;
+        let row = match self.store.grant(&GrantId::of(&purchase)).await? {
+            Some(row) => Some(self.unlock(row).await?),
+            None => None,
+        };
         let row = row.filter(|row| !self.is_over(row) && self.can_resend(row)).ok_or(Error::Gone)?;
         let taken = self.resend_for_buyer(row.id, Some(email)).await?;
         self.taken(taken)
@@ -227,7 +234,10 @@ impl Fulfillment {
         let mut rows = self.store.grants(&filter, None, MOST + 1).await?;
         let more = rows.len() > MOST as usize;
         rows.truncate(MOST as usize);
-        let mut orders: Vec<Order> = rows.iter().filter_map(|row| self.order(row)).collect();
+        let mut orders: Vec<Order> = Vec::new();
+        for row in rows {
+            orders.extend(self.order(&self.unlock(row).await?));
+        }
         orders.sort_by_key(|order| std::cmp::Reverse(order.at));
         let action = Token::random();
         let until = self.now() + TOKEN_FOR;

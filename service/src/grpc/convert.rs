@@ -150,7 +150,9 @@ fn license_state(state: DesiredState) -> pb::license::State {
 
 fn license(license: GrantLicense) -> pb::License {
     use pb::license::HwidSlots;
-    let GrantLicense { desired, reason, kept } = license;
+    let GrantLicense { desired, reason, kept, shown, .. } = license;
+    let (masked_key, fingerprint) =
+        shown.map(|shown| (shown.masked, shown.fingerprint.to_string())).unwrap_or_default();
     let slots = kept.as_ref().and_then(|kept| kept.slots).unwrap_or(desired.slots);
     let expires_at = kept.as_ref().map_or(desired.expires_at, |kept| kept.expires_at);
     pb::License {
@@ -162,8 +164,8 @@ fn license(license: GrantLicense) -> pb::License {
         }),
         state: license_state(desired.state).into(),
         reason: reason.to_string(),
-        masked_key: kept.as_ref().map_or_else(String::new, |kept| kept.key.masked()),
-        fingerprint: kept.as_ref().map_or_else(String::new, |kept| kept.key.fingerprint().to_string()),
+        masked_key,
+        fingerprint,
         expire_time: expires_at.map(time),
         issue_time: kept.as_ref().map(|kept| time(kept.created_at)),
         generation: i32::try_from(desired.generation).unwrap_or(i32::MAX),

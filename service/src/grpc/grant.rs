@@ -124,6 +124,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
     ) -> Result<Response<pb::GetLicenseKeyResponse>, Status> {
         self.allow(&request, Role::Reveal)?;
         let row = self.grant(&request.into_inner().name).await?;
+        let row = self.fulfillment.unlock(row).await.map_err(|error| status::store(&error))?;
         let reason = row.reason;
         let kept = row.licenses.into_iter().filter_map(|license| license.kept);
         let license_keys: Vec<_> = kept

@@ -143,8 +143,35 @@ impl Services {
         person: String,
     ) -> Result<pb::LicenseGrant, Status> {
         let grant = grant_id(name)?;
+        self.possible(name, &act).await?;
         self.take(Ask { grant, act, request, person, at: self.fulfillment.now() }).await?;
         self.grant(name).await.map(convert::grant)
+    }
+
+    /// What cannot be done where grants are issued in a cluster is refused before it is written down.
+    async fn possible(&self, name: &str, act: &Act) -> Result<(), Status> {
+        if !self.fulfillment.is_in_cluster() {
+            return Ok(());
+        }
+        let refused = |text| Err(status::because(Code::FailedPrecondition, Reason::ChangeNotSupported, text));
+        let outranks = match act {
+            Act::ResetDevices(_) => {
+                return refused(
+                    "a LicenseGrant has no word for unbinding devices; unbind them in AuthForge's dashboard"
+                        .to_owned(),
+                );
+            }
+            Act::Update { email, note, .. } => email.is_none() && note.is_none(),
+            Act::Override { .. } | Act::Overrule { .. } | Act::Clear | Act::Release => true,
+            Act::Promise(_) | Act::Replace(_) | Act::Import(_) => false,
+        };
+        match self.grant(name).await?.object {
+            Some(object) if !outranks => refused(format!(
+                "people declare the grant in the cluster; change its LicenseGrant '{}' there",
+                object.name
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn forget_by_hand(

@@ -61,6 +61,7 @@ fn refused(error: &ImportError) -> Status {
         | ImportError::OtherApp(_)
         | ImportError::OtherPurchase(_)
         | ImportError::KeyTaken(_) => mismatch(),
+        ImportError::InCluster => failed(Reason::ChangeNotSupported),
         ImportError::Unreadable => failed(Reason::NotYetHandled),
         ImportError::Stripe(stripe) => {
             status::because(stripe_code(stripe), stripe.reason(), error.to_string())

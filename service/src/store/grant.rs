@@ -1,6 +1,7 @@
 //! Purchases, what was decided about them, and how far that is done.
 
 use grantsmith_core::grant::{Declared, Dunning, Hand, LicenseName};
+use grantsmith_core::license::Fingerprint;
 use grantsmith_core::manual::Promised;
 use grantsmith_core::port::Kept;
 use grantsmith_core::purchase::{Email, InvoiceFact, PurchaseId, StripeId};
@@ -129,6 +130,69 @@ pub struct GrantLicense {
     pub reason: Reason,
     /// The license, once kept, and once the one that it replaces is gone.
     pub kept: Option<Kept>,
+    /// How its key is spoken of, also where the record does not hold it.
+    pub shown: Option<Shown>,
+    /// The mail server has taken its key.
+    pub delivered: bool,
+}
+
+/// How a key is spoken of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The key, masked.
+    pub masked: String,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+}
+
+/// A license as the cluster tells of it. The record keeps what it takes to find it and to mail it once; its key is blank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// The license, without its key.
+    pub kept: Kept,
+    /// How its key is spoken of.
+    pub shown: Shown,
+    /// An earlier record has seen its key mailed.
+    pub delivered: bool,
+}
+
+/// What a round of work saw in the cluster.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The licenses there.
+    pub licenses: Vec<Seen>,
+    /// What of its override both sides agree upon; none leaves what was agreed.
+    pub agreed: Option<String>,
+}
+
+/// The object in the cluster that a grant of people is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// The Secret of its keys.
+    pub secret: String,
+}
+
+/// A grant that people declare in the cluster.
+#[derive(Debug, Clone)]
+pub struct Declaration {
+    /// What names it.
+    pub purchase: PurchaseId,
+    /// The object.
+    pub object: Resource,
+    /// Whether it was paid with real money.
+    pub livemode: bool,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+    /// Whose it is.
+    pub email: Option<Email>,
+    /// When the object was made.
+    pub created: Timestamp,
+    /// The licenses that it declares.
+    pub licenses: Vec<Desired>,
+    /// Where it stands.
+    pub progress: Progress,
 }
 
 /// A grant on record.
@@ -154,6 +218,10 @@ pub struct GrantRow {
     pub note: Option<String>,
     /// What people decided.
     pub hand: Option<HandRow>,
+    /// What of that the cluster was last seen to agree upon.
+    pub agreed: Option<String>,
+    /// The object in the cluster, where people declare it there and not this program.
+    pub object: Option<Resource>,
     /// Its licenses, in the order of their units.
     pub licenses: Vec<GrantLicense>,
     /// The newest delivery, if any was begun.
@@ -187,6 +255,8 @@ pub struct Progress {
     pub tries: u32,
     /// Begin a delivery if a license that was made by us is in none yet: all that should be live are.
     pub deliver: bool,
+    /// What was seen in the cluster, where licenses are kept there.
+    pub sighting: Option<Sighting>,
     /// The time.
     pub at: Timestamp,
 }

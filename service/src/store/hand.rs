@@ -56,6 +56,17 @@ pub enum Act {
         /// Why, in the person's words.
         reason: String,
     },
+    /// Take over what somebody has written into the override of a LicenseGrant.
+    Overrule {
+        /// The state of every license.
+        state: Option<DesiredState>,
+        /// The expiry of every license; `Some(None)` is never.
+        expires_at: Option<Option<Timestamp>>,
+        /// A held revocation may pass.
+        released: bool,
+        /// Why, in the person's words.
+        reason: String,
+    },
     /// Take state and expiry back.
     Clear,
     /// Let a held revocation pass.

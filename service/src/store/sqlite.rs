@@ -13,6 +13,7 @@
 mod attempts;
 pub(super) mod backup;
 mod checkpoint;
+mod cluster;
 mod declared;
 mod deliveries;
 mod events;
@@ -52,9 +53,10 @@ use self::readers::Readers;
 use self::rows::Packed;
 use self::writer::Writer;
 use super::{
-    Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Delivery, Dirty, Error, Event,
-    EventFilter, EventState, FirstStart, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited, NewEvent,
-    Object, Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash, Wish,
+    Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Declaration, Delivery, Dirty,
+    Error, Event, EventFilter, EventState, FirstStart, Forgotten, GrantFilter, GrantRow, JournalEntry,
+    Limited, NewEvent, Object, Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash,
+    Wish,
 };
 
 /// The record in one SQLite file.
@@ -262,6 +264,15 @@ impl Store for Sqlite {
     async fn find_grants(&self, text: &str, limit: u32) -> Result<Vec<GrantRow>, Error> {
         let text = text.to_owned();
         self.readers.read(move |db| grants::find(db, &text, limit)).await
+    }
+
+    async fn take_in(&self, declaration: Declaration) -> Result<(), Error> {
+        self.writer.write(move |db| cluster::take_in(db, &declaration)).await
+    }
+
+    async fn let_go(&self, grant: &GrantId, object: &str, at: Timestamp) -> Result<(), Error> {
+        let (grant, object) = (grant.clone(), object.to_owned());
+        self.writer.write(move |db| cluster::let_go(db, &grant, &object, at)).await
     }
 
     async fn progress(&self, progress: Progress, decided: u64) -> Result<(), Error> {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use grantsmith_core::port::KeptState;
-use grantsmith_core::{DesiredState, Reason};
+use grantsmith_core::{DesiredState, GrantId, Reason};
 use jiff::SignedDuration;
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use crate::issuer::Unlocked;
 use crate::mail::{Letter, Outcome};
 use crate::store::{Attempted, Delivery, DeliveryKind, DeliveryState, GrantLicense, GrantRow};
 
@@ -20,8 +21,12 @@ const GIVE_UP: SignedDuration = SignedDuration::from_hours(48);
 impl Worker {
     pub(super) async fn deliver(&self, delivery: Delivery, stop: &CancellationToken) {
         let (grant, number) = (delivery.grant.clone(), delivery.number);
-        let attempted = match self.store.grant(&grant).await {
-            Ok(Some(row)) => self.send(&delivery, &row).await,
+        let attempted = match self.unlocked(&grant).await {
+            Ok(Some(Unlocked { whole: false, .. })) => {
+                tracing::info!(grant.id = %grant, "a mail waits for its keys");
+                return tokio::time::sleep(super::BREATHER).await;
+            }
+            Ok(Some(Unlocked { row, .. })) => self.send(&delivery, &row).await,
             Ok(None) => self.ended(DeliveryState::Dropped, None, None),
             Err(error) => {
                 tracing::warn!(grant.id = %grant, %error, "a mail waits for the record");
@@ -43,6 +48,17 @@ impl Worker {
             if stop.run_until_cancelled(tokio::time::sleep(super::BREATHER)).await.is_none() {
                 return;
             }
+        }
+        if attempted.state == DeliveryState::Sent {
+            // The cluster is told, for a record that knows nothing of this one.
+            self.issuer.delivered(&grant, &self.touched);
+        }
+    }
+
+    async fn unlocked(&self, grant: &GrantId) -> Result<Option<Unlocked>, crate::store::Error> {
+        match self.store.grant(grant).await? {
+            Some(row) => self.issuer.unlock(row).await.map(Some),
+            None => Ok(None),
         }
     }
 

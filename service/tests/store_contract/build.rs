@@ -195,6 +195,7 @@ pub(crate) fn ready(id: &str, units: u32, at_millis: i64) -> Progress {
         due: None,
         tries: 0,
         deliver: true,
+        sighting: None,
         at: at(at_millis),
     }
 }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, Row, named_params, params};
 use super::failure::Failure;
 use super::grants;
 use super::rows::{self, Columns, Word, millis, number, slots_number};
+use crate::store::{Seen, Shown};
 
 /// The cause of journal lines that the executor brings.
 const WORK: &str = "work";
@@ -37,24 +38,42 @@ fn recent_revocations(connection: &Connection, now: Timestamp) -> Result<u32, Fa
 }
 
 /// The kept licenses of a grant, in the order of keeping.
-pub(super) fn kept(connection: &Connection, grant: &GrantId) -> Result<Vec<Kept>, Failure> {
+fn kept(connection: &Connection, grant: &GrantId) -> Result<Vec<Kept>, Failure> {
+    Ok(seen(connection, grant)?.into_iter().map(|seen| seen.kept).collect())
+}
+
+/// The same, and how they are spoken of.
+pub(super) fn seen(connection: &Connection, grant: &GrantId) -> Result<Vec<Seen>, Failure> {
     rows::all(
         connection,
-        "SELECT * FROM licenses WHERE grant_id = ?1 ORDER BY license",
+        "SELECT l.*, l.sending = 0 OR EXISTS (
+             SELECT 1 FROM deliveries d
+             WHERE d.grant_id = l.grant_id AND d.number <= l.sending AND d.state = 'sent' AND d.kind <> 'payment_failed'
+         ) AS delivered
+         FROM licenses l WHERE l.grant_id = ?1 ORDER BY l.license",
         [grant.as_str()],
         |row| {
-            Ok(Kept {
-                name: row.license_name("name")?,
-                generation: row.value("generation")?,
-                key: LicenseKey::new(row.value::<String>("key")?),
-                app_id: row.app_id("app_id")?,
-                slots: row.maybe_slots("slots")?,
-                created_at: row.time("created_at")?,
-                expires_at: row.maybe_time("expires_at")?,
-                attempt: row.value::<Option<String>>("attempt")?.map(AttemptId),
-                state: kept_state(row)?,
-                duplicated: row.value("duplicated")?,
-                refused: refusal(row)?,
+            let key = LicenseKey::new(row.value::<String>("key")?);
+            let masked = row.value::<Option<String>>("masked")?;
+            Ok(Seen {
+                shown: Shown {
+                    masked: masked.unwrap_or_else(|| key.masked()),
+                    fingerprint: Fingerprint::from_hex(row.value::<String>("fingerprint")?),
+                },
+                delivered: row.value::<Option<bool>>("delivered")?.unwrap_or(false),
+                kept: Kept {
+                    name: row.license_name("name")?,
+                    generation: row.value("generation")?,
+                    key,
+                    app_id: row.app_id("app_id")?,
+                    slots: row.maybe_slots("slots")?,
+                    created_at: row.time("created_at")?,
+                    expires_at: row.maybe_time("expires_at")?,
+                    attempt: row.value::<Option<String>>("attempt")?.map(AttemptId),
+                    state: kept_state(row)?,
+                    duplicated: row.value("duplicated")?,
+                    refused: refusal(row)?,
+                },
             })
         },
     )
@@ -82,7 +101,7 @@ fn kept_state(row: &Row<'_>) -> Result<KeptState, Failure> {
 }
 
 /// A state as three columns: `state`, `revoked_at`, `revoked_cause`.
-fn state_columns(state: KeptState) -> (&'static str, Option<i64>, Option<&'static str>) {
+pub(super) fn state_columns(state: KeptState) -> (&'static str, Option<i64>, Option<&'static str>) {
     match state {
         KeptState::Live => ("live", None, None),
         KeptState::Revoking { at, cause } => ("revoking", Some(millis(at)), Some(cause.word())),

@@ -14,7 +14,7 @@ use crate::store::GrantLicense;
 
 /// The licenses of a grant, in the order of their units.
 pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<GrantLicense>, Failure> {
-    let kept = attempts::kept(connection, id)?;
+    let kept = attempts::seen(connection, id)?;
     rows::all(
         connection,
         "SELECT * FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name",
@@ -24,12 +24,13 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
             let generation =
                 |kept: &Kept| (kept.name == desired.name).then(|| kept.generation.cmp(&desired.generation));
             // Not told while the one that it replaces may work: its buyer would have two.
-            let replaces = kept
-                .iter()
-                .any(|kept| generation(kept).is_some_and(Ordering::is_lt) && kept.state.may_be_live());
-            let kept =
-                kept.iter().find(|kept| generation(kept).is_some_and(Ordering::is_eq) && !replaces).cloned();
-            Ok(GrantLicense { reason: row.word("standing")?, kept, desired })
+            let replaces = kept.iter().any(|row| {
+                generation(&row.kept).is_some_and(Ordering::is_lt) && row.kept.state.may_be_live()
+            });
+            let own = kept.iter().find(|row| generation(&row.kept).is_some_and(Ordering::is_eq) && !replaces);
+            let (kept, shown) = own.map(|row| (row.kept.clone(), row.shown.clone())).unzip();
+            let delivered = own.is_some_and(|row| row.delivered);
+            Ok(GrantLicense { reason: row.word("standing")?, kept, shown, delivered, desired })
         },
     )
 }

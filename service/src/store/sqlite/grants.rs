@@ -9,12 +9,14 @@ use rusqlite::{Connection, Row, named_params, params, params_from_iter};
 
 use super::failure::Failure;
 use super::rows::{self, Columns, Word, millis, number, purchase};
-use super::{declared, deliveries, hands};
-use crate::store::{Counts, Cursor, FirstStart, GrantFilter, GrantRow, GrantState, JournalEntry, Progress};
+use super::{cluster, declared, deliveries, hands};
+use crate::store::{
+    Counts, Cursor, FirstStart, GrantFilter, GrantRow, GrantState, JournalEntry, Progress, Resource,
+};
 
 const COLUMNS: &str =
     "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.note, g.tries,
-    g.decided, g.created, g.updated";
+    g.decided, g.object, g.secret, g.agreed, g.created, g.updated";
 
 /// Whether there is such a grant.
 pub(super) fn exists(connection: &Connection, id: &GrantId) -> Result<bool, Failure> {
@@ -40,6 +42,8 @@ fn grant(connection: &Connection, row: &Row<'_>) -> Result<GrantRow, Failure> {
         email: row.maybe_parsed("email", |text| Some(Email::new(text)))?.flatten(),
         note: row.value("note")?,
         hand: hands::row(connection, &id)?,
+        agreed: row.value("agreed")?,
+        object: resource(row)?,
         licenses: declared::licenses(connection, &id)?,
         delivery: deliveries::newest(connection, &id)?,
         tries: row.value("tries")?,
@@ -48,6 +52,11 @@ fn grant(connection: &Connection, row: &Row<'_>) -> Result<GrantRow, Failure> {
         updated: row.time("updated")?,
         id,
     })
+}
+
+fn resource(row: &Row<'_>) -> Result<Option<Resource>, Failure> {
+    let (name, secret): (Option<String>, Option<String>) = (row.value("object")?, row.value("secret")?);
+    Ok(name.map(|name| Resource { secret: secret.unwrap_or_default(), name }))
 }
 
 /// Lists grants, newest first.
@@ -168,6 +177,9 @@ pub(super) fn progress(connection: &Connection, progress: &Progress, decided: u6
     })?;
     // Decided anew, or never: the round was about something that is over.
     let Some((state, reason, detail)) = before else { return Ok(()) };
+    if let Some(sighting) = &progress.sighting {
+        cluster::sight(connection, id, sighting, progress.at)?;
+    }
     let shown = (state, reason) != (progress.state, progress.reason);
     let moved = shown || detail != progress.detail;
     let mut stood = false;

@@ -13,7 +13,7 @@ use rusqlite::{Connection, named_params, params};
 use super::failure::Failure;
 use super::purchases::By;
 use super::rows::{self, Columns, Word, millis, number, slots_number};
-use super::{declared, deliveries, grants, imports, objects, purchases};
+use super::{cluster, declared, deliveries, grants, imports, objects, purchases};
 use crate::store::{Act, Ask, Decide, GrantLicense, HandRow, Promise, Refusal, Request, Taken, Ticket};
 
 /// How long a request's id is kept.
@@ -213,6 +213,20 @@ fn act(connection: &Connection, ask: &Ask) -> Result<Result<Vec<String>, Refusal
                 if reason.is_empty() { String::new() } else { format!(": {}", reason.replace('\n', " ")) };
             Ok(Ok(vec![format!("every license is to be {state}, whatever the purchase says{why}")]))
         }
+        Act::Overrule { state, expires_at, released, reason } => {
+            set(connection, ask, None, |hand| {
+                (hand.state, hand.expires_at, hand.released) = (*state, *expires_at, *released);
+                hand.reason.clone_from(reason);
+            })?;
+            if expires_at.is_some() {
+                let sql = "UPDATE grants SET expiry_by_hand = 1 WHERE id = ?1";
+                rows::run(connection, sql, [ask.grant.as_str()])?;
+            }
+            if *state == Some(DesiredState::Active) {
+                bring_back(connection, &ask.grant)?;
+            }
+            Ok(Ok(vec!["the override in the cluster was taken in".to_owned()]))
+        }
         Act::Clear => {
             rows::run(connection, "DELETE FROM hands WHERE grant_id = ?1", [ask.grant.as_str()])?;
             Ok(Ok(vec!["what people decided is taken back: the purchase counts again".to_owned()]))
@@ -376,8 +390,10 @@ fn redecide(
     let ticket = objects::draw(connection)?;
     let handed = "UPDATE grants SET handed = ?2 WHERE id = ?1";
     rows::run(connection, handed, params![ask.grant.as_str(), number(ticket)])?;
+    // What people declare in the cluster is theirs to change, and only what outranks it is written there.
+    let ours = !cluster::is_peoples(connection, &ask.grant)?;
     let record = purchases::get(connection, purchase)?;
-    if let Some(redecided) = decide(purchase, &record, Ticket(ticket)) {
+    if let Some(redecided) = ours.then(|| decide(purchase, &record, Ticket(ticket))).flatten() {
         let livemode = matches!(&ask.act, Act::Promise(promise) if promise.livemode);
         let by = By { purchase, livemode, email: None, customer: None, cause, at: ask.at };
         purchases::write_grant(connection, &by, &redecided)?;

@@ -285,6 +285,12 @@ pub(super) fn write_grant(connection: &Connection, by: &By<'_>, decision: &Redec
     if let Some(terms) = &decision.terms {
         fix_terms(connection, &id, terms, false, by.at)?;
     }
+    // Whoever declared it in the cluster before: it is decided here from now on.
+    rows::run(
+        connection,
+        "UPDATE grants SET object = NULL WHERE id = ?1 AND object IS NOT NULL",
+        [id.as_str()],
+    )?;
     let redeclared = declared::declare(connection, &id, &decision.licenses)?;
     hands::forget_release(connection, &id)?;
     let paid = decision.paid_at.filter(|_| before.as_ref().is_none_or(|before| before.paid_at.is_none()));

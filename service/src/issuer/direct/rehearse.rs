@@ -4,26 +4,17 @@ use std::time::Duration;
 
 use grantsmith_core::execute::Failure;
 use grantsmith_core::plan::{Plan, Revocation, Step};
-use grantsmith_core::port::Priority;
-use grantsmith_core::{Grant, LicenseName, Reason};
+use grantsmith_core::{LicenseName, Reason};
 
-use super::Worker;
+use super::{Direct, state};
 use crate::store::{GrantRow, GrantState, Progress};
 
 /// When to look again at what would be created: whoever fulfils meanwhile may be about to.
 const AGAIN: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300), Duration::from_secs(3_600)];
 
-impl Worker {
-    /// Finds out what would be done.
-    pub(super) async fn rehearse(&self, row: &GrantRow, grant: &Grant) -> Progress {
-        match self.executor.rehearse(grant, Priority::Audit).await {
-            Ok(plan) => self.rehearsed(row, &plan),
-            Err(failure) => self.not_rehearsed(row, &failure),
-        }
-    }
-
-    fn rehearsed(&self, row: &GrantRow, plan: &Plan) -> Progress {
+impl Direct {
+    pub(super) fn rehearsed(&self, row: &GrantRow, plan: &Plan) -> Progress {
         let words = in_words(plan, row.email.is_some());
         let creates = plan.steps.iter().any(|step| matches!(step, Step::Create(..)));
         let tries = if creates { row.tries.saturating_add(1) } else { 0 };
@@ -42,18 +33,19 @@ impl Worker {
         let first = licenses.first().map_or(Reason::Paused, |(_, reason)| *reason);
         Progress {
             id: row.id.clone(),
-            state: if words.is_empty() { super::issue::state(&licenses) } else { GrantState::Issuing },
+            state: if words.is_empty() { state(&licenses) } else { GrantState::Issuing },
             reason: if words.is_empty() { first } else { Reason::Paused },
             detail,
             licenses,
             due: again.map(|wait| self.after(*wait)),
             tries,
             deliver: false,
+            sighting: None,
             at: self.now(),
         }
     }
 
-    fn not_rehearsed(&self, row: &GrantRow, failure: &Failure) -> Progress {
+    pub(super) fn not_rehearsed(&self, row: &GrantRow, failure: &Failure) -> Progress {
         let tries = row.tries.saturating_add(1);
         let wait = grantsmith_core::retry::delay(failure.class(), tries);
         tracing::warn!(reason = %failure.reason(), %failure, tries, "could not find out what would be done");
@@ -66,6 +58,7 @@ impl Worker {
             due: Some(self.after(wait)),
             tries,
             deliver: false,
+            sighting: None,
             at: self.now(),
         }
     }
