@@ -60,6 +60,13 @@ go_tool() {
     build "$1" "$(printf '%s\n' "$2" "${go_flags[@]}" | hash_of)" go_install "$2"
 }
 
+# helm-unittest: a module of its own, because it replaces another one by a fork, which only a main module may.
+helm_unittest_build() {
+    need go
+    CGO_ENABLED=0 GOFLAGS='' go build -C "$here/helm-unittest" "${go_flags[@]}" -o "$PWD/helm-unittest" \
+        github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+}
+
 # Real Kubernetes, from the Go modules that it is published as. The versions that the programs tell of
 # themselves must be put in, or clients cannot read them. -trimpath belongs to the key of every entry
 # of Go's own cache: whatever else is built from this module should keep it.
@@ -178,6 +185,13 @@ case ${1:-} in
     mailpit) go_tool mailpit github.com/axllent/mailpit@v1.27.11; echo "$built/mailpit" ;;
     # Stripe's own check of what is sent to it: refuses parameters that its API does not know.
     stripe-mock) go_tool stripe-mock github.com/stripe/stripe-mock@v0.203.0; echo "$built/stripe-mock" ;;
+    helm) go_tool helm helm.sh/helm/v4/cmd/helm@v4.3.1; echo "$built/helm" ;;
+    helm-unittest)
+        build helm-unittest "$({ printf '%s\n' "${go_flags[@]}"; cat "$here"/helm-unittest/go.{mod,sum}; } | hash_of)" \
+            helm_unittest_build
+        echo "$built/helm-unittest" ;;
+    # The Lua that Argo CD itself runs its health checks with.
+    glua) go_tool glua github.com/yuin/gopher-lua/cmd/glua@v1.1.1; echo "$built/glua" ;;
     grpcurl) go_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4; echo "$built/grpcurl" ;;
     buf) build buf "$(hash_of <"$here/buf/package-lock.json")" npm_ci "$here/buf"; echo "$built/node_modules/.bin/buf" ;;
     cargo-deny) build cargo-deny 0.20.2 cargo_install cargo-deny 0.20.2; echo "$built/bin/cargo-deny" ;;
@@ -185,5 +199,5 @@ case ${1:-} in
     kubernetes) control_plane; echo "$built" ;;
     chromium) on_path chromium chromium-browser google-chrome google-chrome-stable ;;
     chromedriver) on_path chromedriver ;;
-    *) fail "usage: get.sh mailpit|stripe-mock|grpcurl|buf|cargo-deny|rivals|kubernetes|chromium|chromedriver" ;;
+    *) fail "usage: get.sh mailpit|stripe-mock|helm|helm-unittest|glua|grpcurl|buf|cargo-deny|rivals|kubernetes|chromium|chromedriver" ;;
 esac
