@@ -58,6 +58,13 @@ generate: ## Rewrite every generated file that is committed
 	cargo run $(LOCKED) -p grantsmith-proto --example gen
 	cargo run $(LOCKED) -p grantsmith-service --example gen
 	cargo run $(LOCKED) -p grantsmith-crd --example gen
+	@# Last: the chart is rendered with the definition in it.
+	$(TOOLS)/chart.sh generate
+
+.PHONY: chart
+chart: ## Render, lint and unit-test the chart, and see whether what is made of it is fresh
+	@$(TOOLS)/prerequisites.sh chart
+	@$(TOOLS)/chart.sh check
 
 .PHONY: bench
 bench: ## Measure against the Express handlers, side by side, and print the table (the operator: ARGS=operator)
@@ -84,7 +91,7 @@ advisories: ## Known vulnerabilities in dependencies, by cargo-deny; blocks noth
 
 .PHONY: tools
 tools: ## Build the tools that tests and checks use; they are kept in the user's cache folder
-	@for tool in mailpit stripe-mock grpcurl buf kubernetes; do $(TOOLS)/get.sh "$$tool" || exit 1; done
+	@for tool in mailpit stripe-mock grpcurl buf helm helm-unittest glua kubernetes; do $(TOOLS)/get.sh "$$tool" || exit 1; done
 
 .PHONY: prerequisites
 prerequisites: ## Check what must be on this machine; root on Debian gets it installed, others are told how

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
 # Checks what must be on a machine before anything is built, and names what is missing.
-# Usage: prerequisites.sh [run|check|test|bench|cluster|all]     (default: all)
+# Usage: prerequisites.sh [run|check|test|bench|cluster|chart|all]     (default: all)
 # As root on a system with apt-get it installs what the distribution has in a sufficient version.
 set -euo pipefail
 
 purpose=${1:-all}
 case $purpose in
-    run | check | test | bench | cluster | all) ;;
-    *) echo "usage: prerequisites.sh [run|check|test|bench|cluster|all]" >&2; exit 2 ;;
+    run | check | test | bench | cluster | chart | all) ;;
+    *) echo "usage: prerequisites.sh [run|check|test|bench|cluster|chart|all]" >&2; exit 2 ;;
 esac
 
 # Command (alternatives split by |), least version, purposes, Debian package, how to get it elsewhere.
 list='
 cc                                       -     run,check,test,bench,cluster  gcc,libc6-dev    a C compiler, such as gcc or clang with the headers of the C library
 cargo                                    1.90  run,check,test,bench,cluster  cargo            Rust from https://rustup.rs; an older rustup updates with: rustup update stable
-git                                      -     check,test,bench,cluster      git              https://git-scm.com/downloads
+git                                      -     check,test,bench,cluster,chart  git              https://git-scm.com/downloads
 node                                     20    check,test,bench              nodejs           https://nodejs.org (20 or newer)
 npm                                      -     check,test,bench              npm              comes with Node.js: https://nodejs.org
-go                                       1.24  test,cluster                  golang-go        https://go.dev/dl (1.24 or newer)
+go                                       1.24  test,cluster,chart            golang-go        https://go.dev/dl (1.24 or newer)
 chromium|chromium-browser|google-chrome  -     test                          chromium         https://www.chromium.org, or Google Chrome
 chromedriver                             -     test                          chromium-driver  the ChromeDriver of the same version as the browser
 faketime                                 -     test                          faketime         https://github.com/wolfcw/libfaketime

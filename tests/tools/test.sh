@@ -10,10 +10,14 @@ GRANTSMITH_STRIPE_MOCK=$(tests/tools/get.sh stripe-mock)
 export GRANTSMITH_MAILPIT GRANTSMITH_STRIPE_MOCK
 GRANTSMITH_RIVALS=$(tests/tools/get.sh rivals)
 export GRANTSMITH_RIVALS
-# Ten minutes where it is not there yet, so not for whoever runs the tests of another crate.
+# Minutes where they are not there yet, so not for whoever runs the tests of another crate.
 if (($# == 0)) || [[ " $* " == *grantsmith-tests* ]]; then
     GRANTSMITH_KUBERNETES=$(tests/tools/get.sh kubernetes)
     export GRANTSMITH_KUBERNETES
+    GRANTSMITH_HELM=$(tests/tools/get.sh helm)
+    GRANTSMITH_HELM_UNITTEST=$(tests/tools/get.sh helm-unittest)
+    GRANTSMITH_GLUA=$(tests/tools/get.sh glua)
+    export GRANTSMITH_HELM GRANTSMITH_HELM_UNITTEST GRANTSMITH_GLUA
 fi
 
 log=$(mktemp)

@@ -1,0 +1,34 @@
+-- Whether a LicenseGrant is as declared, by the conditions that the operator writes.
+local function told(condition)
+  return condition.reason .. ": " .. (condition.message or "")
+end
+
+if obj.metadata.deletionTimestamp ~= nil then
+  return {status = "Progressing", message = "Being deleted"}
+end
+local status = obj.status
+if status == nil or status.conditions == nil then
+  return {status = "Progressing", message = "Not seen by the operator yet"}
+end
+local conditions = {}
+for _, condition in ipairs(status.conditions) do
+  conditions[condition.type] = condition
+end
+local ready, stalled = conditions.Ready, conditions.Stalled
+if ready == nil then
+  return {status = "Progressing", message = "Not seen by the operator yet"}
+end
+-- What is said of an older generation says nothing of this one.
+if status.observedGeneration ~= obj.metadata.generation then
+  return {status = "Progressing", message = "The newest change was not seen by the operator yet"}
+end
+if ready.reason == "Paused" then
+  return {status = "Suspended", message = told(ready)}
+end
+if stalled ~= nil and stalled.status == "True" then
+  return {status = "Degraded", message = told(stalled)}
+end
+if ready.status == "True" then
+  return {status = "Healthy", message = told(ready)}
+end
+return {status = "Progressing", message = told(ready)}
