@@ -1,6 +1,11 @@
 -- Whether a LicenseGrant is as declared, by the conditions that the operator writes.
 local function told(condition)
-  return condition.reason .. ": " .. (condition.message or "")
+  local message = condition.message or ""
+  -- Most messages begin with their reason.
+  if message:sub(1, #condition.reason) == condition.reason then
+    return message
+  end
+  return condition.reason .. ": " .. message
 end
 
 if obj.metadata.deletionTimestamp ~= nil then
