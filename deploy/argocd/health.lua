@@ -24,7 +24,7 @@ if ready == nil then
   return {status = "Progressing", message = "Not seen by the operator yet"}
 end
 -- What is said of an older generation says nothing of this one.
-if status.observedGeneration ~= obj.metadata.generation then
+if ready.observedGeneration ~= obj.metadata.generation then
   return {status = "Progressing", message = "The newest change was not seen by the operator yet"}
 end
 if ready.reason == "Paused" then
