@@ -351,7 +351,7 @@ pub(super) fn change(
     grants::note(connection, grant, at, cause, &format!("license {name} {what} (fingerprint {fingerprint})"))
 }
 
-fn state_in_words(state: KeptState) -> (&'static str, &'static str) {
+pub(super) fn state_in_words(state: KeptState) -> (&'static str, &'static str) {
     match state {
         KeptState::Live => (WORK, "is live again"),
         KeptState::Revoking { cause, .. } => (cause.word(), "is about to be revoked"),

@@ -6,7 +6,7 @@ use grantsmith_core::purchase::Email;
 use jiff::Timestamp;
 use rusqlite::{Connection, named_params, params};
 
-use super::attempts::state_columns;
+use super::attempts::{state_columns, state_in_words};
 use super::failure::Failure;
 use super::rows::{self, Word, millis, number, slots_number};
 use super::{declared, grants, objects};
@@ -43,7 +43,8 @@ fn license(connection: &Connection, grant: &GrantId, seen: &Seen, at: Timestamp)
         Some(Refusal::Reinstate) => (Some("reinstate"), None),
         Some(Refusal::Shorten(to)) => (Some("shorten"), Some(millis(to))),
     };
-    let is_new = grants::of_key(connection, fingerprint)?.is_none();
+    let sql = "SELECT state FROM licenses WHERE fingerprint = ?1";
+    let before: Option<String> = rows::one(connection, sql, [fingerprint.as_str()])?;
     rows::run(
         connection,
         "INSERT INTO licenses (
@@ -78,11 +79,13 @@ fn license(connection: &Connection, grant: &GrantId, seen: &Seen, at: Timestamp)
             ":sending": seen.delivered.then_some(0),
         },
     )?;
-    if !is_new {
-        return Ok(());
-    }
-    let how = if kept.attempt.is_some() { "was made" } else { "was found at AuthForge" };
-    let text = format!("license {} {how} (fingerprint {fingerprint})", kept.name);
+    let what = match before.as_deref() {
+        None if kept.attempt.is_some() => "was made",
+        None => "was found at AuthForge",
+        Some(before) if before == state => return Ok(()),
+        Some(_) => state_in_words(kept.state).1,
+    };
+    let text = format!("license {} {what} (fingerprint {fingerprint})", kept.name);
     grants::note(connection, grant, at, "cluster", &text)
 }
 
