@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 use crate::attempts::Attempts;
 use crate::audit::Audit;
 use crate::config::DriftPolicy;
+use crate::elsewhere::Elsewhere;
 use crate::events::Events;
 use crate::index::{Index, Place};
 use crate::lease::{Fenced, Lease};
@@ -81,6 +82,7 @@ pub struct Controller {
     reconciler: Arc<Reconciler>,
     watch: Watch,
     audit: Audit,
+    elsewhere: Elsewhere,
     namespaces: BTreeSet<String>,
     concurrency: u16,
 }
@@ -119,6 +121,13 @@ impl Controller {
             lease: Arc::clone(&lease),
             findings: Mutex::default(),
         });
+        let elsewhere = Elsewhere {
+            client: reconciler.client.clone(),
+            watching: parts.watching.clone(),
+            served: namespaces.clone(),
+            lease: Arc::clone(&lease),
+            clock: Arc::clone(&clock),
+        };
         let watch = Watch {
             client: parts.watching,
             sight: Arc::clone(&sight),
@@ -139,18 +148,20 @@ impl Controller {
             lag,
         };
         let concurrency = parts.concurrency;
-        Self { sight, index, queue, lease, reconciler, watch, audit, namespaces, concurrency }
+        Self { sight, index, queue, lease, reconciler, watch, audit, elsewhere, namespaces, concurrency }
     }
 
     /// Runs until `stop`; then finishes what is under way, and gives the lease back.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { sight, index, queue, lease, reconciler, watch, audit, namespaces, concurrency } = self;
+        let Self { sight, index, queue, lease, reconciler, watch, audit, elsewhere, namespaces, concurrency } =
+            self;
         let mut background = JoinSet::new();
         for namespace in namespaces {
             let (grants, secrets, both) = (watch.clone(), watch.clone(), namespace.clone());
             background.spawn(async move { grants.grants(namespace).await });
             background.spawn(async move { secrets.secrets(both).await });
         }
+        background.spawn(elsewhere.run());
         let seen = Arc::clone(&sight);
         background.spawn(async move {
             seen.all().await;

@@ -31,7 +31,7 @@ use crate::secret;
 use crate::status::Rest;
 
 /// Objects in one answer of a listing. Each takes some ten kilobytes while it is read, of which little is kept.
-const PAGE: u32 = 100;
+pub(crate) const PAGE: u32 = 100;
 
 /// What was seen of the cluster so far.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl fmt::Debug for Watch {
 
 /// Pauses between tries: short, because a definition that has just been applied is waited for.
 #[derive(Debug, Default)]
-struct Pauses(u32);
+pub(crate) struct Pauses(u32);
 
 impl Iterator for Pauses {
     type Item = Duration;

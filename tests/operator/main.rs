@@ -4,6 +4,7 @@
 
 mod crashes;
 mod deletion;
+mod elsewhere;
 mod grants;
 mod leases;
 mod manifests;

@@ -86,9 +86,9 @@ pub struct AuditedStatus {
 }
 
 impl Audited {
-    /// Whether it was meant to change something.
+    /// Whether it was meant to change something. Asking what one may do is a `create` that changes nothing.
     pub fn writes(&self) -> bool {
-        !matches!(self.verb.as_str(), "get" | "list" | "watch")
+        !matches!(self.verb.as_str(), "get" | "list" | "watch") && !self.concerns("selfsubjectaccessreviews")
     }
 
     /// Whether it was about this kind of resource, such as `leases`.
@@ -402,8 +402,18 @@ impl Cluster {
 
     /// A token of a service account, which may do what RBAC gives it and no more, as a pod has it.
     pub async fn token(&self, namespace: &str, name: &str) -> String {
+        self.token_for(namespace, name, &[]).await
+    }
+
+    /// The same for these audiences instead of the API server.
+    pub async fn token_for(&self, namespace: &str, name: &str, audiences: &[&str]) -> String {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await, namespace);
-        let spec = TokenRequestSpec { expiration_seconds: Some(24 * 3_600), ..TokenRequestSpec::default() };
+        let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+        let spec = TokenRequestSpec {
+            audiences,
+            expiration_seconds: Some(24 * 3_600),
+            ..TokenRequestSpec::default()
+        };
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
         answer.expect("a token").status.expect("a token").token

@@ -115,6 +115,22 @@ impl<'a> Realm<'a> {
         self.cluster.token(&self.namespace, account).await
     }
 
+    /// Gives one of this realm's accounts rights in the whole cluster: RBAC's rules.
+    pub async fn allow_everywhere(&self, account: &str, rules: &Value) {
+        let name = format!("{}.{account}", self.namespace);
+        let kind = |kind: &str| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
+        let (mut role, mut binding) = (kind("ClusterRole"), kind("ClusterRoleBinding"));
+        role["rules"] = rules.clone();
+        binding["roleRef"] =
+            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
+        binding["subjects"] =
+            json!([{"kind": "ServiceAccount", "name": account, "namespace": self.namespace}]);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [role, binding]});
+        let file = self.folder.path().join(format!("{name}.json"));
+        std::fs::write(&file, list.to_string()).expect("a file");
+        self.cluster.run(&["apply", "-f", &file.display().to_string()]).await;
+    }
+
     /// An operator of this realm, with these flags besides those that say where everything is.
     pub fn plan(&self, flags: &[&str]) -> Start {
         Start {
