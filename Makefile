@@ -12,7 +12,7 @@ LOCKED := --locked
 endif
 
 TOOLS := tests/tools
-SCRIPTS := $(wildcard $(TOOLS)/*.sh) .ci/run
+SCRIPTS := $(wildcard $(TOOLS)/*.sh $(TOOLS)/*/*.sh deploy/*.sh) .ci/run
 
 .PHONY: help
 help: ## List the targets
@@ -80,6 +80,10 @@ else
 	cargo build $(LOCKED) --release -p grantsmith-service && \
 	GRANTSMITH_RIVALS=$$rivals cargo bench $(LOCKED) -p grantsmith-tests --bench purchase $(if $(ARGS),-- $(ARGS))
 endif
+
+.PHONY: images
+images: ## Build both container images without Docker, as OCI tars in the target folder's images/
+	@deploy/images.sh release $${CARGO_TARGET_DIR:-target}/images
 
 .PHONY: deny
 deny: ## Licenses, bans and sources of all dependencies, by cargo-deny

@@ -104,12 +104,15 @@ kubernetes_programs() {
         kubernetes_build "$@"
 }
 
+# pinned_control_plane: the one that is pinned here, whatever the machine has.
+pinned_control_plane() { kubernetes_programs kubernetes etcd kube-apiserver kube-controller-manager kubectl; }
+
 # A folder with a control plane: what KUBEBUILDER_ASSETS names where that is set, completed by what its
 # makers leave out; else all of it built here.
 control_plane() {
     local program assets=${KUBEBUILDER_ASSETS:-}
     if [[ -z $assets ]]; then
-        kubernetes_programs kubernetes etcd kube-apiserver kube-controller-manager kubectl
+        pinned_control_plane
         return
     fi
     for program in etcd kube-apiserver kubectl; do
@@ -121,6 +124,69 @@ control_plane() {
     build kubernetes-assets "$(printf '%s\n' "$assets" "$built" | hash_of)" link_programs "$assets" "$built"
 }
 link_programs() { ln -s "$1"/{etcd,kube-apiserver,kubectl} "$2/kube-controller-manager" .; }
+
+# What runs pods beside Kubernetes' own programs. Each is a module of its own: their requirements contradict each other.
+containers_build() {
+    need go
+    need cc
+    need pkg-config
+    local folder=$PWD version package program
+    export CGO_ENABLED=0 GOFLAGS=-trimpath
+    # node_program MODULE PACKAGE [go build's flags]...: into the folder, under the package's last name.
+    node_program() {
+        local module=$1 package=$2 name=${2##*/}
+        shift 2
+        say "compiling $name"
+        go build -C "$here/node/$module" "$@" -o "$folder/$name" "$package"
+    }
+    version_in() { go list -C "$here/node/$1" -m -f '{{.Version}}' "$2"; }
+
+    package=github.com/containerd/containerd/v2
+    version=$(version_in containerd $package)
+    for program in containerd containerd-shim-runc-v2 ctr; do
+        node_program containerd "$package/cmd/$program" -tags 'no_btrfs no_zfs no_devmapper' \
+            -ldflags "-s -w -X $package/version.Version=$version"
+    done
+
+    # The one program in C as well: it makes the namespaces of pods. Static, as it runs in their file systems.
+    package=github.com/opencontainers/runc
+    version=$(version_in runc $package)
+    CGO_ENABLED=1 node_program runc $package -tags 'seccomp netgo osusergo' \
+        -ldflags "-s -w -extldflags -static -X main.version=${version#v}"
+
+    node_program coredns grantsmith.dev/tests/tools/node/coredns -ldflags '-s -w'
+
+    mkdir cni
+    folder=$folder/cni
+    package=github.com/containernetworking/plugins/plugins
+    for program in main/ptp main/loopback ipam/host-local; do
+        node_program cni "$package/$program" -ldflags '-s -w'
+    done
+    folder=$PWD
+
+    node_program pause grantsmith.dev/tests/tools/node/pause -ldflags '-s -w'
+    "$here/../../deploy/image.sh" pause localhost/pause:1 pause.tar
+    rm pause
+}
+
+# A folder with all that a node needs.
+node() {
+    local parts=()
+    build containers "$({
+        declare -f containers_build
+        cat "$here"/node/*/{go.mod,go.sum,main.go} "$here/../../deploy/image.sh"
+    } | hash_of)" containers_build
+    parts+=("$built")
+    pinned_control_plane
+    parts+=("$built")
+    kubernetes_programs kubernetes-node kubelet kube-scheduler kube-proxy
+    parts+=("$built")
+    build node "$(printf '%s\n' "${parts[@]}" | hash_of)" link_all "${parts[@]}"
+}
+link_all() {
+    local folder
+    for folder in "$@"; do ln -s "$folder"/* .; done
+}
 
 # Install scripts of packages do not run: what must be compiled is compiled below, in plain sight.
 npm_ci() {
@@ -171,6 +237,17 @@ cargo_install() {
     rm -rf target
 }
 
+# A client in another language: an environment of its own, with the classes that its compiler writes from proto/.
+python_client() {
+    need python3
+    python3 -m venv .
+    bin/pip install --quiet --disable-pip-version-check --requirement "$1"
+    mkdir classes
+    local protos
+    mapfile -t protos < <(cd "$2" && find grantsmith -name '*.proto')
+    bin/python -m grpc_tools.protoc --proto_path "$2" --python_out classes --grpc_python_out classes "${protos[@]}"
+}
+
 on_path() {
     local name
     for name in "$@"; do
@@ -197,7 +274,16 @@ case ${1:-} in
     cargo-deny) build cargo-deny 0.20.2 cargo_install cargo-deny 0.20.2; echo "$built/bin/cargo-deny" ;;
     rivals) rivals; echo "$built" ;;
     kubernetes) control_plane; echo "$built" ;;
+    # A folder: bin/python, and the classes of proto/ in classes.
+    python-client)
+        client=$here/../clients/python/requirements.txt proto=$here/../../proto
+        build python-client "$({ python3 --version; cat "$client"; find "$proto/grantsmith" -name '*.proto' | sort | xargs cat; } | hash_of)" \
+            python_client "$client" "$proto"
+        echo "$built"
+        ;;
+    # A whole Kubernetes that runs pods, for tests/tools/node/up.sh.
+    node) node; echo "$built" ;;
     chromium) on_path chromium chromium-browser google-chrome google-chrome-stable ;;
     chromedriver) on_path chromedriver ;;
-    *) fail "usage: get.sh mailpit|stripe-mock|helm|helm-unittest|glua|grpcurl|buf|cargo-deny|rivals|kubernetes|chromium|chromedriver" ;;
+    *) fail "usage: get.sh mailpit|stripe-mock|helm|helm-unittest|glua|grpcurl|buf|cargo-deny|rivals|kubernetes|node|chromium|chromedriver" ;;
 esac

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Checks what must be on a machine before anything is built, and names what is missing.
-# Usage: prerequisites.sh [run|check|test|bench|cluster|chart|all]     (default: all)
+# Usage: prerequisites.sh [run|check|test|node|bench|cluster|chart|all]     (default: all)
 # As root on a system with apt-get it installs what the distribution has in a sufficient version.
 set -euo pipefail
 
 purpose=${1:-all}
 case $purpose in
-    run | check | test | bench | cluster | chart | all) ;;
-    *) echo "usage: prerequisites.sh [run|check|test|bench|cluster|chart|all]" >&2; exit 2 ;;
+    run | check | test | node | bench | cluster | chart | all) ;;
+    *) echo "usage: prerequisites.sh [run|check|test|node|bench|cluster|chart|all]" >&2; exit 2 ;;
 esac
 
-# Command (alternatives split by |), least version, purposes, Debian package, how to get it elsewhere.
+# Command (alternatives split by |; a library of C with lib: before its name for pkg-config), least version, purposes, Debian
+# package, how to get it elsewhere. `node` is for the tests on a whole Kubernetes, where the machine can run one.
 list='
 cc                                       -     run,check,test,bench,cluster  gcc,libc6-dev    a C compiler, such as gcc or clang with the headers of the C library
 cargo                                    1.90  run,check,test,bench,cluster  cargo            Rust from https://rustup.rs; an older rustup updates with: rustup update stable
@@ -22,7 +23,11 @@ chromium|chromium-browser|google-chrome  -     test                          chr
 chromedriver                             -     test                          chromium-driver  the ChromeDriver of the same version as the browser
 faketime                                 -     test                          faketime         https://github.com/wolfcw/libfaketime
 c++                                      -     bench                         g++              a C++ compiler, such as g++ or clang++
-python3                                  -     bench                         python3          https://www.python.org/downloads (node-gyp needs it)
+python3                                  3.9   test,bench                    python3,python3-venv  https://www.python.org/downloads, with its venv module
+pkg-config                               -     node                          pkg-config       https://www.freedesktop.org/wiki/Software/pkg-config
+lib:libseccomp                           -     node                          libseccomp-dev   https://github.com/seccomp/libseccomp, with its headers and static library
+nft                                      -     node                          nftables         https://www.nftables.org
+ip                                       -     node                          iproute2         https://wiki.linuxfoundation.org/networking/iproute2
 make                                     -     bench                         make             GNU make
 '
 
@@ -39,7 +44,15 @@ version_of() {
         cargo) cargo --version | awk '{print $2}' ;;
         node) node --version | tr -d v ;;
         go) go env GOVERSION | tr -d go ;;
+        python3) python3 --version | awk '{print $2}' ;;
     esac 2>/dev/null || echo 0
+}
+
+present() {
+    case $1 in
+        lib:*) pkg-config --exists "${1#lib:}" 2>/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
 }
 
 # lacking COMMANDS LEAST: says what is wrong and succeeds, or fails when all is well.
@@ -48,7 +61,7 @@ lacking() {
     local -a names
     IFS='|' read -ra names <<<"$1"
     for name in "${names[@]}"; do
-        command -v "$name" >/dev/null || continue
+        present "$name" || continue
         [[ $2 == - ]] && return 1
         version=$(version_of "$name")
         at_least "$version" "$2" && return 1

@@ -14,10 +14,20 @@ export GRANTSMITH_RIVALS
 if (($# == 0)) || [[ " $* " == *grantsmith-tests* ]]; then
     GRANTSMITH_KUBERNETES=$(tests/tools/get.sh kubernetes)
     export GRANTSMITH_KUBERNETES
+    GRANTSMITH_PYTHON_CLIENT=$(tests/tools/get.sh python-client)
+    export GRANTSMITH_PYTHON_CLIENT
     GRANTSMITH_HELM=$(tests/tools/get.sh helm)
     GRANTSMITH_HELM_UNITTEST=$(tests/tools/get.sh helm-unittest)
     GRANTSMITH_GLUA=$(tests/tools/get.sh glua)
     export GRANTSMITH_HELM GRANTSMITH_HELM_UNITTEST GRANTSMITH_GLUA
+    # Where there can be no node, its tests say so and count as skipped.
+    if tests/tools/node/able.sh >/dev/null; then
+        tests/tools/prerequisites.sh node
+        GRANTSMITH_NODE=$(tests/tools/get.sh node)
+        GRANTSMITH_IMAGES=${CARGO_TARGET_DIR:-$PWD/target}/images-dev
+        deploy/images.sh dev "$GRANTSMITH_IMAGES" test
+        export GRANTSMITH_NODE GRANTSMITH_IMAGES
+    fi
 fi
 
 log=$(mktemp)

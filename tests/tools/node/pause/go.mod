@@ -1,0 +1,3 @@
+module grantsmith.dev/tests/tools/node/pause
+
+go 1.24
