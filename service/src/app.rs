@@ -251,7 +251,7 @@ pub async fn webhook(settings: Webhook, stop: CancellationToken) -> anyhow::Resu
     let tasks = Tasks::new(stop);
     let secrets = web::secrets(&settings.hook, tasks.stop())?;
     let tokens = cli::token_file(settings.token_file.as_deref(), tasks.stop())?;
-    let channel = cli::channel(&settings.server, settings.ca_file.as_deref())?;
+    let channel = cli::lasting_channel(&settings.server, settings.ca_file.as_deref(), tasks.stop())?;
     let backend: Arc<dyn Backend> = Arc::new(Remote::new(channel, tokens));
     let web = web::web(settings.web, &settings.hook, backend.clone(), secrets)?;
     let http_address = web::serve_web(web, http, &tasks)?;

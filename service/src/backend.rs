@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use grantsmith_core::license::Slots;
@@ -122,14 +123,18 @@ impl Backend for Fulfillment {
 /// The server behind gRPC.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    channel: Channel,
-    tokens: Arc<arc_swap::ArcSwap<TokenFile>>,
+    channel: Arc<ArcSwap<Channel>>,
+    tokens: Arc<ArcSwap<TokenFile>>,
 }
 
 impl Remote {
     /// A client that connects when first asked.
-    pub fn new(channel: Channel, tokens: Arc<arc_swap::ArcSwap<TokenFile>>) -> Self {
+    pub fn new(channel: Arc<ArcSwap<Channel>>, tokens: Arc<ArcSwap<TokenFile>>) -> Self {
         Self { channel, tokens }
+    }
+
+    fn channel(&self) -> Channel {
+        Channel::clone(&self.channel.load())
     }
 
     /// A client of the storefront, and a request with its token and deadline.
@@ -139,7 +144,7 @@ impl Remote {
     ) -> Result<(StorefrontServiceClient<Channel>, tonic::Request<T>), Error> {
         let mut request = self.request(Role::Storefront, message)?;
         request.set_timeout(RETRY_FOR);
-        Ok((StorefrontServiceClient::new(self.channel.clone()), request))
+        Ok((StorefrontServiceClient::new(self.channel()), request))
     }
 
     fn request<T>(&self, role: Role, message: T) -> Result<tonic::Request<T>, Error> {
@@ -157,7 +162,7 @@ impl Backend for Remote {
                 pb::RecordEventRequest { payload: body.to_vec(), verified_mode: mode(verified).into() };
             let mut request = self.request(Role::Ingest, message)?;
             request.set_timeout(RETRY_FOR);
-            let mut client = client(self.channel.clone());
+            let mut client = client(self.channel());
             match tokio::time::timeout_at(deadline, client.record_event(request)).await {
                 Ok(Ok(response)) => return Ok(answer(response.into_inner())),
                 Ok(Err(status)) if status.code() == Code::InvalidArgument => {
@@ -193,7 +198,7 @@ impl Backend for Remote {
         let request = self.request(Role::Storefront, message);
         let mut request = request.map_err(|_| checkout::Error::Unavailable)?;
         request.set_timeout(checkout::WITHIN + Duration::from_secs(2));
-        let mut client = pb::storefront_service_client::StorefrontServiceClient::new(self.channel.clone());
+        let mut client = pb::storefront_service_client::StorefrontServiceClient::new(self.channel());
         match client.create_checkout_session(request).await {
             Ok(response) => Ok(response.into_inner().url),
             Err(status) => Err(no_checkout(&status)),
@@ -244,7 +249,7 @@ impl Backend for Remote {
     }
 
     async fn ready(&self) -> bool {
-        let mut client = tonic_health::pb::health_client::HealthClient::new(self.channel.clone());
+        let mut client = tonic_health::pb::health_client::HealthClient::new(self.channel());
         let mut request = tonic::Request::new(tonic_health::pb::HealthCheckRequest::default());
         request.set_timeout(Duration::from_secs(2));
         client.check(request).await.is_ok_and(|response| {

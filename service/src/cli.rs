@@ -97,24 +97,42 @@ pub(crate) fn token_file(
 
 /// A channel that connects when first used.
 pub(crate) fn channel(url: &str, ca_file: Option<&Path>) -> anyhow::Result<Channel> {
+    let ca = ca_file.map(|path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read '{}'", path.display()))
+    });
+    Ok(channel_over(url, ca.transpose()?.as_deref())?)
+}
+
+/// The same for a program that runs long: a CA file that changes is read again, and connections begin anew with it.
+pub(crate) fn lasting_channel(
+    url: &str,
+    ca_file: Option<&Path>,
+    stop: CancellationToken,
+) -> anyhow::Result<Arc<ArcSwap<Channel>>> {
+    let Some(path) = ca_file else { return Ok(Arc::new(ArcSwap::from_pointee(channel_over(url, None)?))) };
+    let url = url.to_owned();
+    let open = move |pem: &str| channel_over(&url, Some(pem));
+    Ok(Watched::open_files("CA file", vec![path.to_owned()], stop, open)?.shared())
+}
+
+fn channel_over(url: &str, ca: Option<&str>) -> Result<Channel, Wrong> {
     let wrong = || Wrong(format!("--server '{url}' must be http://HOST:PORT or https://HOST:PORT"));
     let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
     match endpoint.uri().scheme_str() {
         Some("http") => {}
         Some("https") => {
             let mut tls = ClientTlsConfig::new().with_webpki_roots();
-            if let Some(path) = ca_file {
-                let pem = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
-                grantsmith_authforge::roots_from_pem(&pem)
+            if let Some(pem) = ca {
+                grantsmith_authforge::roots_from_pem(pem.as_bytes())
                     .map_err(|error| Wrong(format!("--ca-file: {error}")))?;
                 tls = tls.ca_certificate(Certificate::from_pem(pem));
             }
-            endpoint = endpoint.tls_config(tls)?;
+            endpoint = endpoint.tls_config(tls).map_err(|error| Wrong(format!("--server: {error}")))?;
         }
-        _ => return Err(wrong().into()),
+        _ => return Err(wrong()),
     }
-    let endpoint =
-        endpoint.connect_timeout(Duration::from_secs(3)).tcp_nodelay(true).user_agent("grantsmith")?;
+    let endpoint = endpoint.connect_timeout(Duration::from_secs(3)).tcp_nodelay(true);
+    let endpoint = endpoint.user_agent("grantsmith").map_err(|_| wrong())?;
     Ok(endpoint.keep_alive_while_idle(true).http2_keep_alive_interval(Duration::from_secs(20)).connect_lazy())
 }
 

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use crate::cli::{Client, Output, backup, catalog, events, grants, import};
+use crate::grpc::accounts::Account;
 use crate::stripe::Mode;
 use crate::telemetry::LogFormat;
 
@@ -414,7 +415,7 @@ pub struct Back {
     /// the record at first start
     #[arg(long, env = "GRANTSMITH_GRPC_TOKENS_FILE", value_name = "FILE", help_heading = "gRPC")]
     pub grpc_tokens_file: Option<PathBuf>,
-    /// The certificate chain for gRPC over TLS, PEM
+    /// The certificate chain for gRPC over TLS, PEM; read again when it changes
     #[arg(
         long,
         env = "GRANTSMITH_GRPC_TLS_CERT_FILE",
@@ -423,7 +424,7 @@ pub struct Back {
         help_heading = "gRPC"
     )]
     pub grpc_tls_cert_file: Option<PathBuf>,
-    /// The private key for gRPC over TLS, PEM
+    /// The private key for gRPC over TLS, PEM; read again when it changes
     #[arg(
         long,
         env = "GRANTSMITH_GRPC_TLS_KEY_FILE",
@@ -432,6 +433,25 @@ pub struct Back {
         help_heading = "gRPC"
     )]
     pub grpc_tls_key_file: Option<PathBuf>,
+    /// A Kubernetes service account that may call, and its roles: NAMESPACE/NAME=ROLE,ROLE; repeatable, in the environment
+    /// separated by spaces. Its tokens are shown to the cluster for review
+    #[arg(
+        long,
+        env = "GRANTSMITH_GRPC_SERVICE_ACCOUNT",
+        value_delimiter = ' ',
+        value_name = "ACCOUNT",
+        help_heading = "gRPC"
+    )]
+    pub grpc_service_account: Vec<Account>,
+    /// The audience that tokens of service accounts must be for
+    #[arg(
+        long,
+        env = "GRANTSMITH_GRPC_AUDIENCE",
+        default_value = "grantsmith",
+        value_name = "NAME",
+        help_heading = "gRPC"
+    )]
+    pub grpc_audience: String,
     /// Serve gRPC off loopback without TLS, because something else encrypts
     #[arg(long, env = "GRANTSMITH_GRPC_INSECURE", help_heading = "gRPC")]
     pub grpc_insecure: bool,

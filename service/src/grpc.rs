@@ -1,5 +1,6 @@
 //! The gRPC services over the server's use cases, with health and reflection on the same port.
 
+pub mod accounts;
 pub mod convert;
 mod event;
 mod filter;
@@ -9,6 +10,7 @@ mod import;
 mod page_token;
 pub mod status;
 mod storefront;
+pub mod tls;
 pub mod tokens;
 
 use std::sync::Arc;
@@ -19,13 +21,15 @@ use grantsmith_proto::v1 as pb;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::Router;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::fulfillment::Fulfillment;
+use accounts::Accounts;
+use tls::Certificate;
 use tokens::{Role, Tokens};
 
 /// How often health is asked anew.
@@ -36,6 +40,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 pub struct Services {
     fulfillment: Arc<Fulfillment>,
     tokens: Arc<ArcSwap<Tokens>>,
+    accounts: Option<Arc<Accounts>>,
 }
 
 /// Why gRPC could not be served.
@@ -49,36 +54,45 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// A certificate chain and its key, PEM.
-#[derive(Debug)]
-pub struct Tls {
-    /// The chain.
-    pub certificate: Vec<u8>,
-    /// The key.
-    pub key: zeroize::Zeroizing<Vec<u8>>,
-}
-
 impl Services {
     /// The services over the use cases.
-    pub fn new(fulfillment: Arc<Fulfillment>, tokens: Arc<ArcSwap<Tokens>>) -> Self {
-        Self { fulfillment, tokens }
+    pub fn new(
+        fulfillment: Arc<Fulfillment>,
+        tokens: Arc<ArcSwap<Tokens>>,
+        accounts: Option<Arc<Accounts>>,
+    ) -> Self {
+        Self { fulfillment, tokens, accounts }
     }
 
-    /// Lets a call pass whose token has the role; gives the token's name.
-    fn allow<T>(&self, request: &Request<T>, role: Role) -> Result<String, Status> {
-        self.tokens.load().check(request.metadata(), role)
+    /// Lets a call pass whose token has the role; gives the name of the token, or of its service account.
+    async fn allow<T>(&self, request: &Request<T>, role: Role) -> Result<String, Status> {
+        let token = tokens::bearer(request.metadata())?;
+        match (self.tokens.load().check(token, role), &self.accounts) {
+            (Err(status), Some(accounts))
+                if status.code() == Code::Unauthenticated && Accounts::may_know(token) =>
+            {
+                accounts.check(token, role).await
+            }
+            (answer, _) => answer,
+        }
     }
 
     /// Serves until stopped.
     pub async fn serve(
         self,
         listener: TcpListener,
-        tls: Option<Tls>,
+        certificate: Option<Certificate>,
         stop: CancellationToken,
     ) -> Result<(), Error> {
-        let router = self.router(tls, &stop)?;
-        let incoming = TcpListenerStream::new(listener);
-        Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
+        let (router, stopped) = (self.router(&stop)?, stop.clone().cancelled_owned());
+        match certificate {
+            Some(certificate) => {
+                let incoming = tls::incoming(listener, certificate, stop);
+                router.serve_with_incoming_shutdown(incoming, stopped).await?;
+            }
+            None => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped).await?,
+        }
+        Ok(())
     }
 
     /// Says over gRPC health what `/readyz` says: whether an event could be recorded durably now.
@@ -101,7 +115,7 @@ impl Services {
         }
     }
 
-    fn router(self, tls: Option<Tls>, stop: &CancellationToken) -> Result<Router, Error> {
+    fn router(self, stop: &CancellationToken) -> Result<Router, Error> {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().tell_health(reporter)));
         let reflection = tonic_reflection::server::Builder::configure()
@@ -109,10 +123,6 @@ impl Services {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let mut server = Server::builder().tcp_nodelay(true);
-        if let Some(Tls { certificate, key }) = tls {
-            server =
-                server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(certificate, &*key)))?;
-        }
         let events = pb::event_service_server::EventServiceServer::new(self.clone())
             .max_decoding_message_size(4 << 20);
         Ok(server

@@ -92,28 +92,57 @@ impl<T: Send + Sync + 'static> Watched<T> {
         stop: CancellationToken,
         parse: impl Fn(&str) -> Result<T, E> + Send + 'static,
     ) -> Result<Self, Error> {
-        let mut text = place.read()?;
-        let malformed = |problem: E| Error::Malformed { what: place.what, problem: problem.to_string() };
+        let changes = place.file.is_some();
+        Self::follow(place.what, changes, stop, move || place.read(), parse)
+    }
+
+    /// The same for what stands in several files, one after the other in the text that `parse` gets.
+    pub fn open_files<E: std::fmt::Display>(
+        what: &'static str,
+        files: Vec<PathBuf>,
+        stop: CancellationToken,
+        parse: impl Fn(&str) -> Result<T, E> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let read = move || {
+            let mut all = Zeroizing::new(String::new());
+            for file in &files {
+                all.push_str(&read_file(file)?);
+                all.push('\n');
+            }
+            Ok(all)
+        };
+        Self::follow(what, true, stop, read, parse)
+    }
+
+    fn follow<E: std::fmt::Display>(
+        what: &'static str,
+        changes: bool,
+        stop: CancellationToken,
+        read: impl Fn() -> Result<Zeroizing<String>, Error> + Send + 'static,
+        parse: impl Fn(&str) -> Result<T, E> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut text = read()?;
+        let malformed = |problem: E| Error::Malformed { what, problem: problem.to_string() };
         let value = Arc::new(ArcSwap::from_pointee(parse(&text).map_err(malformed)?));
-        if place.file.is_some() {
+        if changes {
             let shared = value.clone();
             tokio::spawn(async move {
                 while stop.run_until_cancelled(tokio::time::sleep(REREAD)).await.is_some() {
-                    match place.read() {
+                    match read() {
                         Ok(fresh) if *fresh == *text => {}
                         Ok(fresh) => {
                             match parse(&fresh) {
                                 Ok(parsed) => {
                                     shared.store(Arc::new(parsed));
-                                    tracing::info!(secret = place.what, "read again, in force from now on");
+                                    tracing::info!(secret = what, "read again, in force from now on");
                                 }
                                 Err(problem) => {
-                                    tracing::warn!(secret = place.what, %problem, "the new version cannot be used; the old one stays in force");
+                                    tracing::warn!(secret = what, %problem, "the new version cannot be used; the old one stays in force");
                                 }
                             }
                             text = fresh;
                         }
-                        Err(error) => tracing::debug!(secret = place.what, %error, "not read again"),
+                        Err(error) => tracing::debug!(secret = what, %error, "not read again"),
                     }
                 }
             });

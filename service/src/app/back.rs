@@ -17,8 +17,7 @@ use grantsmith_core::plan::Policy;
 use grantsmith_core::port::{AttemptId, Clock};
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +30,10 @@ use crate::checkout::{self, Till};
 use crate::config::{Back, RunMode, Wrong};
 use crate::decide::Offer;
 use crate::fulfillment::{self, Fulfillment};
+use crate::grpc::Services;
+use crate::grpc::accounts::Accounts;
+use crate::grpc::tls::{self, Certificate};
 use crate::grpc::tokens::{self, Tokens};
-use crate::grpc::{Services, Tls};
 use crate::ingest::Rules;
 use crate::issuer::kubernetes::{self, Watch};
 use crate::issuer::{Cluster, Direct, Issuer};
@@ -70,7 +71,8 @@ pub(super) struct Started {
     pub(super) fulfillment: Arc<Fulfillment>,
     pub(super) authforge: Option<AuthForge>,
     tokens: Arc<ArcSwap<Tokens>>,
-    tls: Option<Tls>,
+    accounts: Option<Arc<Accounts>>,
+    certificate: Option<Certificate>,
     grpc: Option<SocketAddr>,
     fake: Option<fake::Fake>,
 }
@@ -113,11 +115,11 @@ impl Started {
     pub(super) fn serve_grpc(&mut self, listener: TcpListener, tasks: &Tasks) -> anyhow::Result<()> {
         let address = announce("grpc", &listener)?;
         self.grpc = Some(address);
-        let tls = self.tls.take();
-        let services = Services::new(self.fulfillment.clone(), self.tokens.clone());
+        let certificate = self.certificate.take();
+        let services = Services::new(self.fulfillment.clone(), self.tokens.clone(), self.accounts.take());
         let (stop, failed) = (tasks.stop(), tasks.failed());
         tasks.spawn(async move {
-            if let Err(error) = services.serve(listener, tls, stop.clone()).await {
+            if let Err(error) = services.serve(listener, certificate, stop.clone()).await {
                 tracing::error!(error = super::chain(&error), "gRPC ended");
                 failed.store(true, Ordering::Relaxed);
                 stop.cancel();
@@ -154,7 +156,8 @@ pub(super) async fn start(
         Issue::Kubernetes(_) => (None, None),
     };
     let tokens = server_tokens(&settings, tasks.stop())?;
-    let tls = grpc_tls(&settings)?;
+    let accounts = service_accounts(&settings).await?;
+    let certificate = grpc_certificate(&settings, tasks.stop())?;
     let mailer = mailer(&settings, &shop, roots)?;
     say_what_is_off(&settings, &shop);
     let wake = Arc::new(Notify::new());
@@ -207,7 +210,7 @@ pub(super) async fn start(
         wake,
     });
     tasks.spawn(worker.run(tasks.stop()));
-    Ok(Started { fulfillment, authforge, tokens, tls, grpc: None, fake })
+    Ok(Started { fulfillment, authforge, tokens, accounts, certificate, grpc: None, fake })
 }
 
 fn executor(
@@ -236,11 +239,7 @@ async fn cluster(
     (store, clock, offer, touched): (Arc<dyn Store>, Arc<dyn Clock>, Offer, Touched),
     tasks: &Tasks,
 ) -> anyhow::Result<Arc<dyn Issuer>> {
-    let mut config = kube::Config::infer().await.map_err(|error| {
-        Wrong(format!(
-            "no cluster: {error}; run in one, give a kubeconfig in KUBECONFIG, or choose --issuer direct"
-        ))
-    })?;
+    let mut config = cluster_config("choose --issuer direct").await?;
     let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
     config.read_timeout = None;
     let watching = kube::Client::try_from(config.clone()).context("a client for the cluster")?;
@@ -426,31 +425,40 @@ fn server_tokens(settings: &Back, stop: CancellationToken) -> anyhow::Result<Arc
     Ok(Watched::open(place, stop, Tokens::parse)?.shared())
 }
 
-fn grpc_tls(settings: &Back) -> anyhow::Result<Option<Tls>> {
-    match (&settings.grpc_tls_cert_file, &settings.grpc_tls_key_file) {
-        (Some(certificate), Some(key)) => {
-            let tls = Tls { certificate: read(certificate)?, key: Zeroizing::new(read(key)?) };
-            usable(&tls).map_err(|error| {
-                let files = format!("'{}' and '{}'", certificate.display(), key.display());
-                Wrong(format!(
-                    "--grpc-tls-cert-file and --grpc-tls-key-file: {error}; {files} must be a chain and its key, as PEM"
-                ))
-            })?;
-            Ok(Some(tls))
-        }
-        _ => Ok(None),
+/// The accounts of the cluster that may call, if any may.
+async fn service_accounts(settings: &Back) -> anyhow::Result<Option<Arc<Accounts>>> {
+    if settings.grpc_service_account.is_empty() {
+        return Ok(None);
     }
+    let mut config = cluster_config("leave out --grpc-service-account").await?;
+    config.read_timeout = Some(CLUSTER_ANSWERS_WITHIN);
+    let client = kube::Client::try_from(config).context("a client for the cluster")?;
+    let accounts = settings.grpc_service_account.clone();
+    Ok(Some(Arc::new(Accounts::new(client, settings.grpc_audience.clone(), accounts))))
 }
 
-/// Whether gRPC can be served with them. The listener would tell only later.
-fn usable(tls: &Tls) -> Result<(), String> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&tls.certificate)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(&tls.key)
-        .map_err(|error| format!("the key cannot be read: {error}"))?;
-    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-    config.map(|_| ()).map_err(|error| error.to_string())
+/// How to reach the cluster that this process is in, or that KUBECONFIG names.
+async fn cluster_config(otherwise: &str) -> Result<kube::Config, Wrong> {
+    kube::Config::infer().await.map_err(|error| {
+        Wrong(format!("no cluster: {error}; run in one, give a kubeconfig in KUBECONFIG, or {otherwise}"))
+    })
+}
+
+fn grpc_certificate(settings: &Back, stop: CancellationToken) -> anyhow::Result<Option<Certificate>> {
+    let (Some(chain), Some(key)) = (&settings.grpc_tls_cert_file, &settings.grpc_tls_key_file) else {
+        return Ok(None);
+    };
+    // The listener would tell only later, and to nobody who can mend it.
+    let names = format!("'{}' and '{}'", chain.display(), key.display());
+    let read = move |pem: &str| {
+        tls::read(pem).map_err(|error| {
+            format!(
+                "--grpc-tls-cert-file and --grpc-tls-key-file: {error}; {names} must be a chain and its key, as PEM"
+            )
+        })
+    };
+    let files = vec![chain.clone(), key.clone()];
+    Ok(Some(Watched::open_files("gRPC certificate", files, stop, read)?.shared()))
 }
 
 pub(super) fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {

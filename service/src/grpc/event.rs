@@ -36,7 +36,7 @@ impl pb::event_service_server::EventService for Services {
         &self,
         request: Request<pb::RecordEventRequest>,
     ) -> Result<Response<pb::RecordEventResponse>, Status> {
-        self.allow(&request, Role::Ingest)?;
+        self.allow(&request, Role::Ingest).await?;
         let message = request.into_inner();
         let verified = match message.verified_mode() {
             pb::Mode::Live => Mode::Live,
@@ -56,7 +56,7 @@ impl pb::event_service_server::EventService for Services {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        self.allow(&request, Role::Read)?;
+        self.allow(&request, Role::Read).await?;
         let message = request.into_inner();
         let size = page_token::page_size(message.page_size)?;
         let filter = filter::events(&message.filter)?;
@@ -76,7 +76,7 @@ impl pb::event_service_server::EventService for Services {
     }
 
     async fn get_event(&self, request: Request<pb::GetEventRequest>) -> Result<Response<pb::Event>, Status> {
-        self.allow(&request, Role::Read)?;
+        self.allow(&request, Role::Read).await?;
         let name = request.into_inner().name;
         let found =
             self.fulfillment.store().event(event_id(&name)?).await.map_err(|error| status::store(&error))?;
@@ -89,7 +89,7 @@ impl pb::event_service_server::EventService for Services {
         &self,
         request: Request<pb::ReplayEventRequest>,
     ) -> Result<Response<pb::Event>, Status> {
-        self.allow(&request, Role::Manage)?;
+        self.allow(&request, Role::Manage).await?;
         let name = request.into_inner().name;
         let replayed = self.fulfillment.replay(event_id(&name)?).await.map_err(record_error)?;
         let mut event = replayed.ok_or_else(|| status::not_found("event", &name))?;

@@ -60,7 +60,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::GetLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        self.allow(&request, Role::Read)?;
+        self.allow(&request, Role::Read).await?;
         let message = request.into_inner();
         let row = self.grant(&message.name).await?;
         let id = row.id.clone();
@@ -77,7 +77,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ListLicenseGrantsRequest>,
     ) -> Result<Response<pb::ListLicenseGrantsResponse>, Status> {
-        self.allow(&request, Role::Read)?;
+        self.allow(&request, Role::Read).await?;
         let message = request.into_inner();
         let store = self.fulfillment.store();
         if !message.find.is_empty() {
@@ -122,7 +122,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::GetLicenseKeyRequest>,
     ) -> Result<Response<pb::GetLicenseKeyResponse>, Status> {
-        self.allow(&request, Role::Reveal)?;
+        self.allow(&request, Role::Reveal).await?;
         let row = self.grant(&request.into_inner().name).await?;
         let row = self.fulfillment.unlock(row).await.map_err(|error| status::store(&error))?;
         let reason = row.reason;
@@ -145,7 +145,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ResendLicenseKeyRequest>,
     ) -> Result<Response<pb::ResendLicenseKeyResponse>, Status> {
-        self.allow(&request, Role::Manage)?;
+        self.allow(&request, Role::Manage).await?;
         let row = self.grant(&request.into_inner().name).await?;
         if !self.fulfillment.mail_enabled() {
             let text = "no mail server is configured; start the server with --smtp-url";
@@ -164,7 +164,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::CreateLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.create_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -172,7 +172,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::UpdateLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.update_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -180,7 +180,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::RevokeLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.revoke_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -188,7 +188,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ReinstateLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.reinstate_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -196,7 +196,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ClearOverrideRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.clear_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -204,7 +204,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ReleaseLicenseGrantRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.release_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -212,7 +212,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ReplaceLicenseKeyRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.replace_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -220,7 +220,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ResetLicenseDevicesRequest>,
     ) -> Result<Response<pb::LicenseGrant>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.reset_by_hand(request.into_inner(), person).await.map(Response::new)
     }
 
@@ -228,7 +228,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ForgetBuyerRequest>,
     ) -> Result<Response<pb::ForgetBuyerResponse>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.forget_by_hand(&request.into_inner().email, person).await.map(Response::new)
     }
 
@@ -236,7 +236,7 @@ impl pb::license_grant_service_server::LicenseGrantService for Services {
         &self,
         request: Request<pb::ImportLicenseRequest>,
     ) -> Result<Response<pb::ImportLicenseResponse>, Status> {
-        let person = self.allow(&request, Role::Manage)?;
+        let person = self.allow(&request, Role::Manage).await?;
         self.import(request.into_inner(), person).await.map(Response::new)
     }
 }

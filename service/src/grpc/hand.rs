@@ -154,8 +154,10 @@ impl Services {
             return Ok(());
         }
         let refused = |text| Err(status::because(Code::FailedPrecondition, Reason::ChangeNotSupported, text));
+        let row = self.grant(name).await?;
         let outranks = match act {
-            Act::ResetDevices(_) => {
+            // One without a license is refused for that.
+            Act::ResetDevices(_) if !row.licenses.is_empty() => {
                 return refused(
                     "a LicenseGrant has no word for unbinding devices; unbind them in AuthForge's dashboard"
                         .to_owned(),
@@ -163,9 +165,9 @@ impl Services {
             }
             Act::Update { email, note, .. } => email.is_none() && note.is_none(),
             Act::Override { .. } | Act::Overrule { .. } | Act::Clear | Act::Release => true,
-            Act::Promise(_) | Act::Replace(_) | Act::Import(_) => false,
+            Act::Promise(_) | Act::Replace(_) | Act::ResetDevices(_) | Act::Import(_) => false,
         };
-        match self.grant(name).await?.object {
+        match row.object {
             Some(object) if !outranks => refused(format!(
                 "people declare the grant in the cluster; change its LicenseGrant '{}' there",
                 object.name

@@ -35,6 +35,8 @@ reasons! {
     TokenMissing "TOKEN_MISSING",
     /// Its token is not in the server's file.
     TokenUnknown "TOKEN_UNKNOWN",
+    /// The cluster, which knows whose service accounts' tokens are, cannot be asked now.
+    TokenReviewUnavailable "TOKEN_REVIEW_UNAVAILABLE",
     /// Its token may do other things.
     RoleMissing "ROLE_MISSING",
     /// Something that it says cannot be; its text tells which, and what may stand there.

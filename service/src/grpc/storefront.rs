@@ -23,7 +23,7 @@ impl pb::storefront_service_server::StorefrontService for Services {
         &self,
         request: Request<pb::CreateCheckoutSessionRequest>,
     ) -> Result<Response<pb::CreateCheckoutSessionResponse>, Status> {
-        self.allow(&request, Role::Storefront)?;
+        self.allow(&request, Role::Storefront).await?;
         let said = |text: String| Some(text).filter(|text| !text.is_empty());
         let pb::CreateCheckoutSessionRequest { plan, quantity, email, request_id } = request.into_inner();
         let (plan, email, request_id) = (said(plan), said(email), said(request_id));
@@ -36,7 +36,7 @@ impl pb::storefront_service_server::StorefrontService for Services {
         &self,
         request: Request<pb::GetPurchasePageRequest>,
     ) -> Result<Response<pb::GetPurchasePageResponse>, Status> {
-        self.allow(&request, Role::Storefront)?;
+        self.allow(&request, Role::Storefront).await?;
         let session = request.into_inner().session_id;
         let page = self.fulfillment.page(&session).await.map_err(|error| status::store(&error))?;
         let mut response = shown(page).ok_or_else(|| status::not_found("purchase", &session))?;
@@ -48,7 +48,7 @@ impl pb::storefront_service_server::StorefrontService for Services {
         &self,
         request: Request<pb::CorrectPurchaseEmailRequest>,
     ) -> Result<Response<pb::CorrectPurchaseEmailResponse>, Status> {
-        self.allow(&request, Role::Storefront)?;
+        self.allow(&request, Role::Storefront).await?;
         let pb::CorrectPurchaseEmailRequest { session_id, email, client_address } = request.into_inner();
         let client = client(&client_address)?;
         self.fulfillment.correct_email(&session_id, &email, client).await.map_err(|error| refused(&error))?;
@@ -59,7 +59,7 @@ impl pb::storefront_service_server::StorefrontService for Services {
         &self,
         request: Request<pb::RequestPortalLinkRequest>,
     ) -> Result<Response<pb::RequestPortalLinkResponse>, Status> {
-        self.allow(&request, Role::Storefront)?;
+        self.allow(&request, Role::Storefront).await?;
         let pb::RequestPortalLinkRequest { email, client_address } = request.into_inner();
         let client = client(&client_address)?;
         self.fulfillment.request_portal_link(&email, client).await.map_err(|error| refused(&error))?;
@@ -70,7 +70,7 @@ impl pb::storefront_service_server::StorefrontService for Services {
         &self,
         request: Request<pb::OpenPortalRequest>,
     ) -> Result<Response<pb::Portal>, Status> {
-        self.allow(&request, Role::Storefront)?;
+        self.allow(&request, Role::Storefront).await?;
         let pb::OpenPortalRequest { token, client_address } = request.into_inner();
         let (token, client) = (Token::new(token), client(&client_address)?);
         let opened = self.fulfillment.open_portal(&token, client).await.map_err(|error| refused(&error))?;
@@ -81,7 +81,7 @@ impl pb::storefront_service_server::StorefrontService for Services {
         &self,
         request: Request<pb::ResendPortalKeyRequest>,
     ) -> Result<Response<pb::ResendPortalKeyResponse>, Status> {
-        self.allow(&request, Role::Storefront)?;
+        self.allow(&request, Role::Storefront).await?;
         let pb::ResendPortalKeyRequest { action_token, license_grant, client_address } = request.into_inner();
         let (action, client) = (Token::new(action_token), client(&client_address)?);
         let grant = grant_id(&license_grant)?;

@@ -120,7 +120,11 @@ struct Made {
 impl Server {
     /// Starts a fake on a free port of the loopback, which takes this API key only.
     pub async fn start(world: Arc<World>, key: &str) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_on(TcpListener::bind(("127.0.0.1", 0)).await?, world, key)
+    }
+
+    /// The same at an address of the caller's choice.
+    pub fn start_on(listener: TcpListener, world: Arc<World>, key: &str) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared { world, key: key.to_owned(), control: Mutex::default() });
         let router = router(Arc::clone(&shared));

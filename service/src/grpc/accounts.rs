@@ -1,0 +1,162 @@
+//! Callers that show a Kubernetes service-account token: the cluster says whose it is, the settings what that account may do.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use kube::api::{Api, PostParams};
+use kube::core::ObjectMeta;
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+use tonic::{Code, Status};
+
+use super::status::{CallReason, plain};
+use super::tokens::Role;
+
+/// For how long the cluster's word on a token counts: a deleted account can call that much longer.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// How many tokens are remembered.
+const REMEMBERED: u64 = 4_096;
+
+/// What one service account may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    namespace: String,
+    name: String,
+    roles: Vec<Role>,
+}
+
+impl FromStr for Account {
+    type Err = String;
+
+    /// Reads `NAMESPACE/NAME=ROLE,ROLE`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || "write NAMESPACE/NAME=ROLE,ROLE, such as billing/invoices=read,manage".to_owned();
+        let (account, roles) = text.split_once('=').ok_or_else(form)?;
+        let (namespace, name) = account.split_once('/').ok_or_else(form)?;
+        let plain = |word: &str| {
+            !word.is_empty()
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+        };
+        if !plain(namespace) || !plain(name) {
+            return Err(form());
+        }
+        let role = |word: &str| {
+            word.parse().map_err(|()| {
+                format!("there is no role '{word}'; there are ingest, read, manage, reveal and storefront")
+            })
+        };
+        let roles = roles.split(',').map(role).collect::<Result<_, _>>()?;
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned(), roles })
+    }
+}
+
+impl Account {
+    fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+}
+
+/// Whom the cluster knows.
+pub struct Accounts {
+    reviews: Api<TokenReview>,
+    audience: String,
+    accounts: Vec<Account>,
+    /// By the token's hash: whose it is, if anybody's.
+    known: Cache<[u8; 32], Option<Arc<str>>>,
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts").field("accounts", &self.accounts).finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    /// Tokens for this audience, of these accounts, judged by this cluster.
+    pub fn new(client: kube::Client, audience: String, accounts: Vec<Account>) -> Self {
+        let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
+        Self { reviews: Api::all(client), audience, accounts, known }
+    }
+
+    /// Whether a token may be one of a service account: all of them are JSON Web Tokens.
+    pub(super) fn may_know(token: &str) -> bool {
+        token.bytes().filter(|byte| *byte == b'.').count() == 2
+    }
+
+    /// Lets a call pass whose account has the role; gives the account's name.
+    pub(super) async fn check(&self, token: &str, role: Role) -> Result<String, Status> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        // One review for all who come with the same token at the same time.
+        let user = self.known.try_get_with(hash, self.review(token)).await.map_err(|error| {
+            tracing::warn!(error = crate::app::chain(&*error), "a caller's token could not be reviewed");
+            let text = "the cluster cannot be asked whose the token is; try again";
+            plain(Code::Unavailable, CallReason::TokenReviewUnavailable, text)
+        })?;
+        let Some(user) = user else {
+            let text = format!(
+                "the token is neither in the server's tokens file nor a service account's for the audience '{}'; ask for one \
+                 with that audience, and see that it has not expired",
+                self.audience
+            );
+            return Err(plain(Code::Unauthenticated, CallReason::TokenUnknown, text));
+        };
+        match self
+            .accounts
+            .iter()
+            .filter(|account| account.user() == *user)
+            .find(|account| account.roles.contains(&role))
+        {
+            Some(account) => Ok(format!("{}/{}", account.namespace, account.name)),
+            None => {
+                let text = format!(
+                    "{user} lacks the role {role}; add it to the server's --grpc-service-account",
+                    role = role.as_str()
+                );
+                Err(plain(Code::PermissionDenied, CallReason::RoleMissing, text))
+            }
+        }
+    }
+
+    async fn review(&self, token: &str) -> Result<Option<Arc<str>>, kube::Error> {
+        let spec =
+            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![self.audience.clone()]) };
+        let review = TokenReview { metadata: ObjectMeta::default(), spec, status: None };
+        let status = self.reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        // A cluster that does not know of audiences leaves them out, and has not compared them.
+        let ours = status.audiences.is_some_and(|audiences| audiences.contains(&self.audience));
+        let user = status.user.and_then(|user| user.username);
+        Ok(user.filter(|_| status.authenticated == Some(true) && ours).map(Arc::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_written_as_namespace_name_and_roles() {
+        let account: Account = "billing/invoices=read,manage".parse().expect("an account");
+        assert_eq!(account.user(), "system:serviceaccount:billing:invoices");
+        assert_eq!(account.roles, [Role::Read, Role::Manage]);
+        for (wrong, says) in [
+            ("billing/invoices", "NAMESPACE/NAME=ROLE"),
+            ("billing=read", "NAMESPACE/NAME=ROLE"),
+            ("/invoices=read", "NAMESPACE/NAME=ROLE"),
+            ("billing/in voices=read", "NAMESPACE/NAME=ROLE"),
+            ("billing/invoices=", "there is no role ''"),
+            ("billing/invoices=read,everything", "there is no role 'everything'"),
+        ] {
+            let error = wrong.parse::<Account>().expect_err("no account");
+            assert!(error.contains(says), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_what_looks_like_a_web_token_is_shown_to_the_cluster() {
+        assert!(Accounts::may_know("aaa.bbb.ccc"));
+        assert!(!Accounts::may_know("0123456789abcdef0123"));
+    }
+}
