@@ -15,8 +15,8 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Runs a walkthrough in both shapes, side by side.
-macro_rules! in_both_shapes {
+/// Runs a walkthrough in every shape, side by side.
+macro_rules! in_every_shape {
     ($($name:ident;)*) => {
         mod standalone {
             use super::*;
@@ -26,17 +26,20 @@ macro_rules! in_both_shapes {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Shape::Split).await; })*
         }
+        mod server_webhook_and_operator {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Shape::Cluster).await; })*
+        }
     };
 }
 
-in_both_shapes! {
+in_every_shape! {
     a_grant_by_rpc_has_its_key_and_mail_once;
     a_grant_by_command_line_has_as_many_keys_as_asked_for;
     what_a_person_decides_outranks_the_purchase_until_it_is_taken_back;
     a_key_revoked_at_authforge_comes_back_by_hand;
     a_leaked_key_is_replaced;
     a_replacement_survives_a_lost_answer_and_a_kill;
-    devices_are_unbound_once_for_each_request;
     an_address_set_by_hand_stays;
     an_expiry_set_by_hand_is_taken_back_with_the_rest;
     the_history_tells_all_in_words_and_no_secret;
@@ -45,6 +48,25 @@ in_both_shapes! {
     a_held_revocation_passes_when_it_is_released;
     a_grant_is_found_by_whatever_names_it;
     what_cannot_be_done_says_why;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_unbound_once_for_each_request_in_one_process() {
+    devices_are_unbound_once_for_each_request(Shape::Standalone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_unbound_once_for_each_request_by_server_and_webhook() {
+    devices_are_unbound_once_for_each_request(Shape::Split).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_a_license_in_a_cluster_are_unbound_elsewhere_and_that_is_said() {
+    let stack = Stack::plan(Shape::Cluster).start().await;
+    let (_, name) = bought(&stack, "jane@example.com").await;
+    let (code, _, error) = stack.tool(&["grants", "reset-devices", &name]).await;
+    assert!(code == 1 && error.contains("AuthForge's dashboard"), "{code} {error}");
+    assert!(stack.authforge.history().iter().all(|deed| deed.what != Deeds::DevicesReset));
 }
 
 fn mailbox(stack: &Stack) -> &Mailpit {

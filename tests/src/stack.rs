@@ -26,10 +26,15 @@ use crate::mailpit::{self, Mailpit};
 use crate::outside::Outside;
 use crate::program::{self, Program};
 use crate::realm::{self, Operator, Realm};
+use crate::tls::{Authority, Certificate};
 use crate::{APP, AUTHFORGE_KEY, STRIPE_KEY, WEBHOOK_SECRET, until};
 
 /// The file of an installation's catalog.
 const CATALOG: &str = "catalog.yaml";
+
+/// What is the operator's to know, where there is one.
+const FLAGS_OF_THE_OPERATOR: [&str; 4] =
+    ["--installation", "--revocation-budget", "--lost-create-quarantine", "--look-before-create-after"];
 
 /// Which programs an installation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +59,26 @@ pub struct Plan {
     stripe_url: Option<String>,
     switches: Switches,
     log: &'static str,
+    cluster: Option<&'static Cluster>,
+    tls: bool,
 }
 
 impl Plan {
+    /// In a cluster that no other test uses: it can be stopped and emptied. It ends with the test program.
+    pub async fn alone(mut self) -> Self {
+        let cluster = Box::leak(Box::new(Cluster::start().await));
+        cluster.define_grants().await;
+        self.cluster = Some(cluster);
+        self
+    }
+
+    /// With TLS between the programs.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     /// Without a Stripe API key.
     #[must_use]
     pub fn events_only(mut self) -> Self {
@@ -137,7 +159,10 @@ impl Plan {
         };
         let realm = match self.shape {
             Shape::Standalone | Shape::Split => None,
-            Shape::Cluster => Some(Realm::new(Cluster::shared().await).await),
+            Shape::Cluster => Some(match self.cluster {
+                Some(cluster) => Realm::new(cluster).await,
+                None => Realm::new(Cluster::shared().await).await,
+            }),
         };
         if let Some(catalog) = &self.catalog {
             std::fs::write(folder.path().join(CATALOG), catalog).expect("a file");
@@ -161,6 +186,9 @@ impl Plan {
             client: grantsmith_authforge::http_client(&[]).expect("a client"),
             secret: Secret::new(Mode::Test, WEBHOOK_SECRET).expect("a secret"),
         };
+        if stack.plan.tls {
+            stack.certify();
+        }
         stack.up().await;
         stack
     }
@@ -210,6 +238,20 @@ impl Stack {
             stripe_url: None,
             switches: Switches::default(),
             log: "info",
+            cluster: None,
+            tls: false,
+        }
+    }
+
+    /// Writes a certificate for gRPC, by an authority that only this installation trusts. Programs that run read it again.
+    pub fn certify(&self) {
+        let authority = Authority::new();
+        let Certificate { chain, key } = authority.certify(&["127.0.0.1"]);
+        for (name, text) in [("ca.crt", authority.pem()), ("tls.crt", chain), ("tls.key", key)] {
+            // As Kubernetes changes mounted files: nobody sees half of one.
+            let (path, fresh) = (self.folder.path().join(name), self.folder.path().join("fresh"));
+            std::fs::write(&fresh, text).expect("a file");
+            std::fs::rename(fresh, path).expect("the file changes");
         }
     }
 
@@ -233,6 +275,10 @@ impl Stack {
             }
             flag("--stripe-url", self.plan.stripe_url.clone().unwrap_or_else(|| self.stripe.url()));
             flag("--grpc-listen", fixed(self.grpc));
+            if self.plan.tls {
+                flag("--grpc-tls-cert-file", "tls.crt".to_owned());
+                flag("--grpc-tls-key-file", "tls.key".to_owned());
+            }
             if let Some(mail) = &self.mail {
                 flag("--smtp-url", mail.url());
                 flag("--mail-from", "Test Shop <keys@shop.example>".to_owned());
@@ -246,7 +292,10 @@ impl Stack {
         match command {
             "webhook" => {
                 flag("--admin-listen", fixed(self.front_admin));
-                flag("--server", format!("http://{}", fixed(self.grpc)));
+                flag("--server", format!("{}://{}", self.scheme(), fixed(self.grpc)));
+                if self.plan.tls {
+                    flag("--ca-file", "ca.crt".to_owned());
+                }
                 flag("--token-file", "grantsmith.db.tokens".to_owned());
             }
             _ => flag("--admin-listen", fixed(self.admin)),
@@ -307,6 +356,8 @@ impl Stack {
     pub async fn up_operator(&mut self) {
         let realm = self.realm.as_ref().expect("a cluster");
         let mut start = realm.plan(&["--leader-election", "false"]);
+        let its_own = |pair: &&[String]| FLAGS_OF_THE_OPERATOR.contains(&pair[0].as_str());
+        start.flags.extend(self.plan.flags.chunks(2).filter(its_own).flatten().cloned());
         start.authforge = self.authforge.url();
         let operator = realm.start(&start).await;
         operator.until_ready().await;
@@ -441,7 +492,11 @@ impl Stack {
 
     /// The gRPC server.
     pub fn grpc_url(&self) -> String {
-        format!("http://{}", self.grpc.expect("it listens"))
+        format!("{}://{}", self.scheme(), self.grpc.expect("it listens"))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.plan.tls { "https" } else { "http" }
     }
 
     /// Where the webhook and the pages are.
@@ -540,8 +595,11 @@ impl Stack {
     /// Runs a hand tool against the server.
     pub async fn tool(&self, arguments: &[&str]) -> (i32, String, String) {
         let server = self.grpc_url();
-        let environment =
-            [("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
+        let mut environment =
+            vec![("GRANTSMITH_SERVER", server.as_str()), ("GRANTSMITH_TOKEN_FILE", "grantsmith.db.tokens")];
+        if self.plan.tls {
+            environment.push(("GRANTSMITH_CA_FILE", "ca.crt"));
+        }
         program::run(arguments, &environment, self.folder.path()).await
     }
 

@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
+use grantsmith_authforge::fake::Deeds;
 use grantsmith_service::stripe::fake::SubscriptionTurn::{self as Turn, *};
 use grantsmith_service::stripe::fake::{Event, Rendering, Start};
-use grantsmith_tests::Stack;
+use grantsmith_tests::{Shape, Stack};
 use jiff::Timestamp;
 
-use super::{assert_license, days, stack, subscription};
+use super::{assert_license, days, shaped, subscription};
 
 /// How a subscription begins, 25 days ago, and which turns it takes, each so many days ago.
 struct Life {
@@ -112,9 +115,12 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).expect("a time")
 }
 
+/// What was done at AuthForge in each life, in order.
+type Done = BTreeMap<String, Vec<Deeds>>;
+
 /// Lives all lives side by side, in these renderings, and looks at the licenses after each turn.
-async fn live_all(events_only: bool, renderings: &[Rendering]) {
-    let stack = stack(events_only).await;
+async fn live_all(shape: Shape, events_only: bool, renderings: &[Rendering]) -> Done {
+    let stack = shaped(shape, events_only).await;
     let mut all: Vec<(&Life, Told)> = Vec::new();
     for rendering in renderings {
         all.extend(LIVES.iter().map(|life| (life, life.begin(&stack, *rendering))));
@@ -137,14 +143,31 @@ async fn live_all(events_only: bool, renderings: &[Rendering]) {
             life.turn(&stack, told, step);
         }
     }
+    let history = stack.authforge.history();
+    let done = |id: &str| {
+        let label = format!("Stripe sub {id}");
+        let ours = |text: &str| text == label || text.starts_with(&format!("{label} "));
+        let deeds = history.iter().filter(|deed| deed.label.as_deref().is_some_and(ours));
+        deeds.map(|deed| deed.what).collect()
+    };
+    all.iter().map(|(_, told)| (told.name.clone(), done(&told.id))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_life_is_followed_with_a_stripe_key() {
-    live_all(false, &[Rendering::PreBasil, Rendering::Endive, Rendering::Thin]).await;
+    live_all(Shape::Standalone, false, &[Rendering::PreBasil, Rendering::Endive, Rendering::Thin]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_life_is_followed_by_events_alone() {
-    live_all(true, &[Rendering::PreBasil, Rendering::Endive]).await;
+    live_all(Shape::Standalone, true, &[Rendering::PreBasil, Rendering::Endive]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_does_for_every_life_what_one_process_does() {
+    let (one, cluster) = tokio::join!(
+        live_all(Shape::Standalone, false, &[Rendering::Endive]),
+        live_all(Shape::Cluster, false, &[Rendering::Endive]),
+    );
+    assert_eq!(cluster, one, "the same calls at AuthForge, in the same order, for each purchase");
 }

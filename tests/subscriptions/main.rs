@@ -28,7 +28,11 @@ fn subscription() -> Purchase {
 }
 
 async fn stack(events_only: bool) -> Stack {
-    let plan = old_purchases(Stack::plan(Shape::Standalone).without_mail());
+    shaped(Shape::Standalone, events_only).await
+}
+
+async fn shaped(shape: Shape, events_only: bool) -> Stack {
+    let plan = old_purchases(Stack::plan(shape).without_mail());
     if events_only { plan.events_only().start().await } else { plan.start().await }
 }
 

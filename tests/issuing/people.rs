@@ -1,0 +1,132 @@
+//! What people do with kubectl, beside a server that declares grants.
+
+use grantsmith_tests::realm::manual;
+use grantsmith_tests::{APP, until};
+use serde_json::{Value, json};
+
+use super::{bought, live, object, realm, stack};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_by_kubectl_is_a_hand_and_is_taken_back_by_rpc() {
+    let stack = stack().await;
+    let (session, name) = bought(&stack, "jane@example.com").await;
+    let key = live(&stack, &session);
+    let hand = json!({"state": "Revoked", "reason": "charged back by phone", "by": "jane"});
+    realm(&stack).edit(&name, &json!({"spec": {"override": hand}})).await;
+    let grant = stack.until_grant(&session, "READY", "Overridden").await;
+    assert_eq!(live(&stack, &session), Vec::<String>::new());
+    let told = &grant["override"];
+    assert_eq!((&told["state"], &told["person"]), (&"REVOKED".into(), &"jane".into()));
+    assert_eq!(told["reason"], "charged back by phone");
+    stack.json(&["grants", "clear-override", &name]).await;
+    stack.until_grant(&session, "READY", "Issued").await;
+    assert_eq!(live(&stack, &session), key, "the same key works again");
+    let object = realm(&stack).grants().get(&name).await.expect("a grant");
+    assert!(object.spec.hand.is_none(), "what was taken back over RPC is gone from the object");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_by_rpc_is_an_override_and_is_taken_back_by_kubectl() {
+    let stack = stack().await;
+    let (session, name) = bought(&stack, "jane@example.com").await;
+    let key = live(&stack, &session);
+    stack.json(&["grants", "revoke", &name, "--reason", "resold"]).await;
+    stack.until_grant(&session, "READY", "Overridden").await;
+    let object = realm(&stack).grants().get(&name).await.expect("a grant");
+    let hand = serde_json::to_value(object.spec.hand).expect("an override");
+    assert_eq!((&hand["state"], &hand["reason"]), (&"Revoked".into(), &"resold".into()));
+    realm(&stack).edit(&name, &json!({"spec": {"override": null}})).await;
+    let grant = stack.until_grant(&session, "READY", "Issued").await;
+    assert!(grant["override"].is_null(), "{grant}");
+    assert_eq!(live(&stack, &session), key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_bought_is_set_back_and_an_event_says_so() {
+    let stack = stack().await;
+    let (_, name) = bought(&stack, "jane@example.com").await;
+    let before = realm(&stack).grants().get(&name).await.expect("a grant").spec;
+    let mut changed = serde_json::to_value(&before.licenses).expect("licenses");
+    changed[0]["expiresAt"] = json!("2040-01-01T00:00:00Z");
+    realm(&stack).edit(&name, &json!({"spec": {"licenses": changed}})).await;
+    realm(&stack).until_grant(&name, "to be as it was bought", |grant| grant.spec == before).await;
+    until("an event", async || {
+        realm(&stack).events(&name).await.contains(&"FieldReclaimed".to_owned()).then_some(())
+    })
+    .await;
+    realm(&stack).until_settled(&name).await;
+    let ends = stack.authforge.licenses()[0].expires_at.expect("an end");
+    assert!(
+        ends < "2030-01-01T00:00:00Z".parse().expect("a time"),
+        "the license has the end that was bought"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_by_kubectl_is_listed_and_mailed_only_if_it_says_so() {
+    let stack = stack().await;
+    let with = |reference: &str, delivery: &str| {
+        let mut spec = manual(reference);
+        spec["customer"] = json!({"email": format!("{reference}@example.com")});
+        spec["delivery"] = json!(delivery);
+        spec
+    };
+    realm(&stack).declare("quiet", &with("quiet", "None")).await;
+    realm(&stack).declare("loud", &with("loud", "Mail")).await;
+    let listed =
+        async |reference: &str| stack.until_grant(&format!("default/{reference}"), "READY", "Issued").await;
+    let (quiet, loud) = (listed("quiet").await, listed("loud").await);
+    assert_eq!((object(&quiet), &quiet["delivery"]), ("quiet".to_owned(), &Value::Null));
+    let mails = stack.mail.as_ref().expect("mail").until_mails(1).await;
+    assert_eq!(mails[0]["To"][0]["Address"], "loud@example.com");
+    let key = realm(&stack).keys("quiet").await.remove("main").expect("a key");
+    let shown = stack.json(&["grants", "key", "quiet"]).await;
+    assert_eq!(shown[0]["license_key"], key.as_str(), "the key comes from the grant's own Secret");
+    let refused = stack.tool(&["grants", "replace", "quiet"]).await;
+    assert!(refused.0 == 1 && refused.2.contains("LicenseGrant 'quiet'"), "{}", refused.2);
+    let bought = bought(&stack, "other@example.com").await;
+    assert_eq!(stack.mail.as_ref().expect("mail").mails().await.len(), 2, "one for {bought:?}");
+    assert_eq!(loud["licenses"][0]["app_id"], APP);
+    realm(&stack).delete("loud").await;
+    stack.until_grant("default/loud", "ENDED", "Canceled").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purchase_is_named_by_its_hash_and_nothing_tells_its_buyer() {
+    let stack = stack().await;
+    let (session, name) = bought(&stack, "very.secret@example.com").await;
+    let found = realm(&stack).grants().get(&name).await.expect("a grant");
+    assert_eq!(found.spec.purchase.id.as_deref(), Some(session.as_str()));
+    assert!(found.spec.purchase.paid_at.is_some());
+    assert!(!name.contains(&session[3..]));
+    let text = serde_json::to_string(&found).expect("JSON");
+    assert!(!text.contains("very.secret"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_in_their_secrets_and_not_in_the_record() {
+    let mut stack = stack().await;
+    let mut secrets = Vec::new();
+    for buyer in ["a@example.com", "b@example.com"] {
+        let (session, name) = bought(&stack, buyer).await;
+        let keys = stack.keys(&session).await;
+        assert_eq!(keys, live(&stack, &session));
+        let place = format!("/registry/secrets/{}/{name}-license", realm(&stack).namespace);
+        secrets.push((place, keys[0].clone()));
+    }
+    let metrics = stack.metrics().await;
+    assert_eq!(stack.stop_back().await, Some(0));
+    let logs = stack.logs();
+    let stored = realm(&stack).cluster.stored().await;
+    let has = |bytes: &[u8], key: &str| bytes.windows(key.len()).any(|window| window == key.as_bytes());
+    for (place, key) in &secrets {
+        for entry in std::fs::read_dir(stack.folder.path()).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            assert!(!has(&bytes, key), "a key is in {}", path.display());
+        }
+        assert!(!has(logs.as_bytes(), key) && !has(metrics.as_bytes(), key));
+        let places = stored.iter().filter(|(_, value)| has(value, key)).map(|(place, _)| place);
+        assert_eq!(places.collect::<Vec<_>>(), [place]);
+    }
+}
