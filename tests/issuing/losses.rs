@@ -87,7 +87,7 @@ async fn a_cluster_that_is_lost_is_rebuilt_from_the_record() {
     // The definition goes, and with it every grant and its Secret; whoever worked there is gone too.
     drop(stack.operator.take());
     let cluster = realm(&stack).cluster;
-    cluster.run(&["delete", "crd", "licensegrants.grantsmith.dev", "--timeout=60s"]).await;
+    cluster.undefine_grants().await;
     for (_, name, _) in &sold {
         let secret = format!("{name}-license");
         // Kubernetes removes what nobody owns any more in its own time.

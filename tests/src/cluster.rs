@@ -103,7 +103,7 @@ pub struct Cluster {
     folder: PathBuf,
     api: u16,
     etcd: u16,
-    restarted: AtomicBool,
+    disturbed: AtomicBool,
     supervisor: Mutex<Supervisor>,
 }
 
@@ -185,7 +185,7 @@ impl Cluster {
             folder,
             api: free_port(),
             etcd: free_port(),
-            restarted: AtomicBool::new(false),
+            disturbed: AtomicBool::new(false),
             supervisor,
         };
         cluster.configure();
@@ -448,6 +448,12 @@ impl Cluster {
         audited.filter(|request| request.user.username == user).collect()
     }
 
+    /// Deletes the definition of `LicenseGrant`, and with it every grant.
+    pub async fn undefine_grants(&self) {
+        self.disturbed.store(true, Ordering::Relaxed);
+        self.run(&["delete", "crd", "licensegrants.grantsmith.dev", "--timeout=60s"]).await;
+    }
+
     /// Kills the API server; what it knows is in etcd.
     pub fn stop_api_server(&self) {
         self.order("kill kube-apiserver");
@@ -455,14 +461,15 @@ impl Cluster {
 
     /// Starts the API server again, at the same address.
     pub async fn start_api_server(&self) {
-        self.restarted.store(true, Ordering::Relaxed);
+        self.disturbed.store(true, Ordering::Relaxed);
         self.order("start kube-apiserver");
         self.until_ready().await;
     }
 
-    /// Whether the API server was ever started again: until one knows all roles, it refuses what it will grant.
-    pub fn was_restarted(&self) -> bool {
-        self.restarted.load(Ordering::Relaxed)
+    /// Whether the API server was ever started again, or the definition taken away: until all roles are known, or all that is
+    /// left of the definition is gone, what will be granted is refused.
+    pub fn was_disturbed(&self) -> bool {
+        self.disturbed.load(Ordering::Relaxed)
     }
 
     async fn ask_etcd(&self, path: &str, question: &Value) -> Value {

@@ -324,7 +324,7 @@ impl<'a> Realm<'a> {
 impl Drop for Realm<'_> {
     /// Whatever a test is about: an operator never tries what it may not.
     fn drop(&mut self) {
-        if std::thread::panicking() || self.cluster.was_restarted() {
+        if std::thread::panicking() || self.cluster.was_disturbed() {
             return;
         }
         let mut audited = self.audited();
