@@ -11,10 +11,10 @@ use grantsmith_core::grant::DesiredState;
 use grantsmith_core::label::Label;
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::{
-    ApiError, AttemptLog as _, Class, Clock, LicenseApi, Listing, LogError, Priority,
+    self, ApiError, AttemptLog as _, Change, Class, Clock, LicenseApi, Listing, LogError, Priority,
 };
 use grantsmith_core::{AppId, Grant, GrantId, LicenseKey, Reason};
-use grantsmith_crd::{DeletionPolicy, FINALIZER, KeptState, LicenseGrant, LicenseStatus};
+use grantsmith_crd::{DeletionPolicy, FINALIZER, KeptState, LicenseGrant, LicenseStatus, State};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource as _, ResourceExt as _};
 use metrics::{counter, histogram};
@@ -45,6 +45,20 @@ pub enum Next {
     In(Duration),
     /// Something has changed meanwhile: it is looked at again at once.
     Again,
+}
+
+/// The licenses that a person has just said are to be live. AuthForge is asked even where they are held for live: somebody may
+/// have revoked one there without our knowing.
+fn wanted_back(grant: &LicenseGrant, declared: &Grant) -> Vec<Fingerprint> {
+    let by_hand = grant.spec.hand.as_ref().and_then(|hand| hand.state) == Some(State::Active);
+    let observed = grant.status.as_ref().and_then(|status| status.observed_generation);
+    if !by_hand || observed == grant.metadata.generation {
+        return Vec::new();
+    }
+    let wanted =
+        |license: &&LicenseStatus| is_declared(declared, license) && license.state == KeptState::Live;
+    let fingerprint = |license: &LicenseStatus| Fingerprint::from_hex(license.fingerprint.clone());
+    status::kept(grant).filter(wanted).map(fingerprint).collect()
 }
 
 /// Brings grants to what they declare.
@@ -211,6 +225,7 @@ impl Reconciler {
         let declared = Grant { paid_at, ..declared.clone() };
         let priority = validate::priority(&grant);
         let lost = lost(&grant, &keys);
+        let wanted_back = wanted_back(&grant, &declared);
         if !self.attempts.begin(id, grant, keys, proof_from) {
             return Err(LogError::Unavailable(
                 "another grant of the same purchase is on its way out".to_owned(),
@@ -222,6 +237,9 @@ impl Reconciler {
             self.attempts.restore(id, &found).await?;
         }
         self.write_findings(place, id).await?;
+        for fingerprint in wanted_back {
+            self.attempts.note(id, &fingerprint, &Change::State(port::KeptState::Reinstating)).await?;
+        }
         Ok(self.executor.advance(&declared, priority).await)
     }
 

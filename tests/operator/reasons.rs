@@ -99,6 +99,18 @@ async fn what_somebody_else_revoked_stays_revoked_until_a_hand_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_without_our_knowing_comes_back_when_a_hand_wants_it() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    let key = realm.issue("jane").await;
+    assert!(realm.authforge.revoke_by_hand(&key));
+    realm.edit("jane", &json!({"spec": {"override": {"state": "Active"}}})).await;
+    realm.until_reason("jane", "Overridden").await;
+    realm.until_settled("jane").await;
+    assert_eq!(realm.live("jane"), [key]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_live_license_that_we_did_not_make_is_for_a_person() {
     let realm = Realm::new(Cluster::shared().await).await;
     let two = [(); 2].map(|()| realm.authforge.insert(NewLicense::labeled(APP, "Grant default/jane")));

@@ -63,22 +63,22 @@ impl Account {
 pub struct Accounts {
     reviews: Api<TokenReview>,
     audience: String,
-    accounts: Vec<Account>,
+    callers: Vec<Account>,
     /// By the token's hash: whose it is, if anybody's.
     known: Cache<[u8; 32], Option<Arc<str>>>,
 }
 
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accounts").field("accounts", &self.accounts).finish_non_exhaustive()
+        f.debug_struct("Accounts").field("callers", &self.callers).finish_non_exhaustive()
     }
 }
 
 impl Accounts {
     /// Tokens for this audience, of these accounts, judged by this cluster.
-    pub fn new(client: kube::Client, audience: String, accounts: Vec<Account>) -> Self {
+    pub fn new(client: kube::Client, audience: String, callers: Vec<Account>) -> Self {
         let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
-        Self { reviews: Api::all(client), audience, accounts, known }
+        Self { reviews: Api::all(client), audience, callers, known }
     }
 
     /// Whether a token may be one of a service account: all of them are JSON Web Tokens.
@@ -103,21 +103,13 @@ impl Accounts {
             );
             return Err(plain(Code::Unauthenticated, CallReason::TokenUnknown, text));
         };
-        match self
-            .accounts
-            .iter()
-            .filter(|account| account.user() == *user)
-            .find(|account| account.roles.contains(&role))
-        {
-            Some(account) => Ok(format!("{}/{}", account.namespace, account.name)),
-            None => {
-                let text = format!(
-                    "{user} lacks the role {role}; add it to the server's --grpc-service-account",
-                    role = role.as_str()
-                );
-                Err(plain(Code::PermissionDenied, CallReason::RoleMissing, text))
-            }
-        }
+        let mut roles = self.callers.iter().filter(|account| account.user() == *user);
+        let Some(account) = roles.find(|account| account.roles.contains(&role)) else {
+            let role = role.as_str();
+            let text = format!("{user} lacks the role {role}; add it to the server's --grpc-service-account");
+            return Err(plain(Code::PermissionDenied, CallReason::RoleMissing, text));
+        };
+        Ok(format!("{}/{}", account.namespace, account.name))
     }
 
     async fn review(&self, token: &str) -> Result<Option<Arc<str>>, kube::Error> {
