@@ -106,14 +106,12 @@ impl Elsewhere {
             if !self.lease.is_held() {
                 return;
             }
-            match event {
-                Ok(
-                    Event::InitApply(DeserializeGuard(Ok(grant))) | Event::Apply(DeserializeGuard(Ok(grant))),
-                ) => {
-                    self.tell(grant).await;
-                }
-                // The definition may come later; what cannot be read cannot be told.
-                Ok(_) | Err(_) => {}
+            // The definition may come later, and what cannot be read cannot be told.
+            if let Ok(
+                Event::InitApply(DeserializeGuard(Ok(grant))) | Event::Apply(DeserializeGuard(Ok(grant))),
+            ) = event
+            {
+                self.tell(grant).await;
             }
         }
     }
@@ -128,12 +126,13 @@ impl Elsewhere {
         let api: Api<LicenseGrant> = Api::namespaced(self.client.clone(), &namespace);
         match api.replace_status(&grant.name_any(), &PostParams::default(), &grant).await {
             Ok(_) => {
-                tracing::info!(grant = %format!("{namespace}/{}", grant.name_any()), "its namespace is not served")
+                let grant = format!("{namespace}/{}", grant.name_any());
+                tracing::info!(grant, "a grant was told that its namespace is not served");
             }
             // Somebody has changed it meanwhile, and the watch tells how.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
             Err(error) => {
-                tracing::warn!(error = told(&error), "a grant elsewhere was not told that it is not served")
+                tracing::warn!(error = told(&error), "a grant was not told that its namespace is not served");
             }
         }
     }
