@@ -1,6 +1,6 @@
 //! A real mail server, read back: mailpit.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -13,6 +13,8 @@ use crate::until;
 /// A mail server of its own.
 #[derive(Debug)]
 pub struct Mailpit {
+    host: IpAddr,
+    before: Vec<String>,
     smtp: u16,
     http: u16,
     process: Option<Child>,
@@ -45,8 +47,15 @@ pub fn free_port() -> u16 {
 impl Mailpit {
     /// Starts one on free ports.
     pub async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), Vec::new()).await
+    }
+
+    /// The same at another address, with these words before its command.
+    pub async fn start_at(host: IpAddr, before: Vec<String>) -> Self {
         let (smtp, http) = (free_port(), free_port());
         let mut mailpit = Self {
+            host,
+            before,
             smtp,
             http,
             process: None,
@@ -58,14 +67,18 @@ impl Mailpit {
 
     /// Starts it again on the same ports, with an empty mailbox.
     pub async fn up(&mut self) {
-        let process = Command::new(binary())
+        let binary = binary().display().to_string();
+        let words = [self.before.as_slice(), &[binary]].concat();
+        let process = Command::new(&words[0])
+            .args(&words[1..])
             .args([
                 "--smtp",
-                &format!("127.0.0.1:{}", self.smtp),
+                &format!("{}:{}", self.host, self.smtp),
                 "--listen",
-                &format!("127.0.0.1:{}", self.http),
+                &format!("{}:{}", self.host, self.http),
             ])
-            .args(["--enable-chaos", "--quiet", "--disable-version-check"])
+            // It would forget all but the last 500 mails.
+            .args(["--enable-chaos", "--quiet", "--disable-version-check", "--max", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -85,11 +98,12 @@ impl Mailpit {
 
     /// What `--smtp-url` is given.
     pub fn url(&self) -> String {
-        format!("smtp://127.0.0.1:{}", self.smtp)
+        format!("smtp://{}:{}", self.host, self.smtp)
     }
 
     async fn get(&self, path: &str) -> Option<Value> {
-        let answer = self.client.get(format!("http://127.0.0.1:{}{path}", self.http)).send().await.ok()?;
+        let answer =
+            self.client.get(format!("http://{}:{}{path}", self.host, self.http)).send().await.ok()?;
         answer.json().await.ok()
     }
 
@@ -125,7 +139,7 @@ impl Mailpit {
         let probability = if code == 0 { 0 } else { 100 };
         let code = if code == 0 { 451 } else { code };
         let body = json!({ "Recipient": { "ErrorCode": code, "Probability": probability } });
-        let url = format!("http://127.0.0.1:{}/api/v1/chaos", self.http);
+        let url = format!("http://{}:{}/api/v1/chaos", self.host, self.http);
         let answer = self.client.put(url).json(&body).send().await.expect("mailpit answers");
         assert!(answer.status().is_success(), "mailpit takes the order");
     }
