@@ -102,6 +102,11 @@ async fn nothing_secret_leaves_server_and_webhook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_secret_leaves_a_server_that_issues_through_a_cluster() {
+    walk(Shape::Cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_webhook_process_holds_nothing_but_its_secrets_and_a_token() {
     let stack = Stack::plan(Shape::Split).start().await;
     let bought = stack.buy(order().by(ADDRESS)).await;
