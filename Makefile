@@ -85,6 +85,24 @@ endif
 images: ## Build both container images without Docker, as OCI tars in the target folder's images/
 	@deploy/images.sh release $${CARGO_TARGET_DIR:-target}/images
 
+.PHONY: release
+release: ## Build all that a release has, into dist/: images, programs, chart, manifests, SHA256SUMS
+	rm -rf dist
+	@deploy/images.sh release dist
+	@deploy/release.sh pack dist
+
+.PHONY: sbom
+sbom: ## Add to dist/ what the programs are made of, as CycloneDX
+	@deploy/release.sh sbom dist
+
+.PHONY: push
+push: ## Push images and chart of dist/ to a registry (REGISTRY=HOST/OWNER)
+	@deploy/release.sh push dist
+
+.PHONY: announce
+announce: ## Make a draft of a release at GitHub, with all of dist/
+	@deploy/release.sh announce dist
+
 .PHONY: deny
 deny: ## Licenses, bans and sources of all dependencies, by cargo-deny
 	deny=$$($(TOOLS)/get.sh cargo-deny) && "$$deny" --workspace check bans licenses sources

@@ -272,6 +272,9 @@ case ${1:-} in
     grpcurl) go_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4; echo "$built/grpcurl" ;;
     buf) build buf "$(hash_of <"$here/buf/package-lock.json")" npm_ci "$here/buf"; echo "$built/node_modules/.bin/buf" ;;
     cargo-deny) build cargo-deny 0.20.2 cargo_install cargo-deny 0.20.2; echo "$built/bin/cargo-deny" ;;
+    # For releases.
+    cargo-sbom) build cargo-sbom 0.10.0 cargo_install cargo-sbom 0.10.0; echo "$built/bin/cargo-sbom" ;;
+    oras) go_tool oras oras.land/oras/cmd/oras@v1.3.6; echo "$built/oras" ;;
     rivals) rivals; echo "$built" ;;
     kubernetes) control_plane; echo "$built" ;;
     # A folder: bin/python, and the classes of proto/ in classes.
@@ -285,5 +288,5 @@ case ${1:-} in
     node) node; echo "$built" ;;
     chromium) on_path chromium chromium-browser google-chrome google-chrome-stable ;;
     chromedriver) on_path chromedriver ;;
-    *) fail "usage: get.sh mailpit|stripe-mock|helm|helm-unittest|glua|grpcurl|buf|cargo-deny|rivals|kubernetes|node|chromium|chromedriver" ;;
+    *) fail "usage: get.sh mailpit|stripe-mock|helm|helm-unittest|glua|grpcurl|buf|cargo-deny|cargo-sbom|oras|rivals|kubernetes|node|chromium|chromedriver" ;;
 esac

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# What a release consists of, in one folder, from what deploy/images.sh has built before: the programs as tarballs, the images as OCI
+# tars, the chart as a package, the manifests, and SHA256SUMS of all. IMAGES tells the images' digests, in the same form.
+# Usage: release.sh pack FOLDER     (with TAG=v1.2.3 in the environment: only if that is the version)
+#        release.sh sbom FOLDER     adds what the programs are made of, CycloneDX
+#        release.sh push FOLDER     images and chart to the registry that REGISTRY names (with REGISTRY_USER, REGISTRY_PASSWORD)
+#        release.sh announce FOLDER a draft of a release at GitHub, by gh, with all files and the changelog's section
+set -euo pipefail
+
+step=${1:-}
+fail() { printf 'release.sh: %s\n' "$*" >&2; exit 1; }
+[[ $step =~ ^(pack|sbom|push|announce)$ && -n ${2:-} ]] || fail "usage: release.sh pack|sbom|push|announce FOLDER"
+[[ -d $2 ]] || fail "there is no folder '$2'; run \`make release\` first"
+folder=$(cd "$2" && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+version=$(awk '/^\[workspace.package\]/ { here = 1 } here && $1 == "version" { gsub("\"", "", $3); print $3; exit }' Cargo.toml)
+host=$(rustc --version --verbose | awk '/^host:/ { print $2 }')
+case $host in
+    x86_64-*) platform=linux-amd64 ;;
+    aarch64-*) platform=linux-arm64 ;;
+    *) fail "no name for the platform of $host" ;;
+esac
+programs=(grantsmith grantsmith-operator)
+chart=$folder/grantsmith-$version.tgz
+tool() { tests/tools/get.sh "$1"; }
+# The sums are made anew after each step that adds files.
+sums() { (cd "$folder" && rm -f SHA256SUMS && sha256sum -- * >.sums && mv .sums SHA256SUMS); }
+
+pack() {
+    local program built stamp
+    [[ -z ${TAG:-} || $TAG == "v$version" ]] || fail "the tag is $TAG and the version in Cargo.toml $version"
+    [[ $(grep -cE "^(version|appVersion): $version\$" charts/grantsmith/Chart.yaml) == 2 ]] ||
+        fail "charts/grantsmith/Chart.yaml is not of version $version"
+    [[ -z ${TAG:-} ]] || grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section '## $version'"
+    built=${CARGO_TARGET_DIR:-target}/$host/release
+    # The commit's time, so that a release that is built again has the same tarballs.
+    stamp=@$(git log -1 --format=%ct)
+    for program in "${programs[@]}"; do
+        tar --create --sort=name --mtime="$stamp" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
+            --transform "s,^,$program-$version/," --directory "$built" "$program" --directory "$PWD" LICENSE CHANGELOG.md |
+            gzip --no-name -9 >"$folder/$program-$version-$platform.tar.gz"
+        mv "$folder/$program.tar" "$folder/$program-$version-$platform.oci.tar"
+        printf '%s  grantsmith/%s:%s\n' "$(digest "$program")" "$program" "$version"
+    done >"$folder/IMAGES"
+    "$(tool helm)" package charts/grantsmith --destination "$folder" >/dev/null
+    cp deploy/manifests/grantsmith.yaml "$folder/grantsmith-$version.yaml"
+    sums
+    cat "$folder/SHA256SUMS"
+}
+
+# digest PROGRAM: of its image's manifest, which the index of the layout names.
+digest() {
+    tar --extract --to-stdout --file "$folder/$1-$version-$platform.oci.tar" index.json |
+        sed -n 's/.*"manifests":\[{[^}]*"digest":"sha256:\([0-9a-f]\{64\}\)".*/\1/p'
+}
+
+sbom() {
+    local program package tool
+    tool=$(tool cargo-sbom)
+    for program in "${programs[@]}"; do
+        package=${program/%grantsmith/grantsmith-service}
+        "$tool" --cargo-package "$package" --output-format cyclone_dx_json_1_6 >"$folder/$program-$version.cdx.json"
+    done
+    sums
+}
+
+push() {
+    local program oras
+    [[ -n ${REGISTRY:-} ]] || fail "REGISTRY names no registry, such as HOST/OWNER"
+    oras=$(tool oras)
+    if [[ -n ${REGISTRY_USER:-} ]]; then
+        "$oras" login --username "$REGISTRY_USER" --password-stdin "${REGISTRY%%/*}" <<<"${REGISTRY_PASSWORD:-}"
+        "$(tool helm)" registry login --username "$REGISTRY_USER" --password-stdin "${REGISTRY%%/*}" <<<"${REGISTRY_PASSWORD:-}"
+    fi
+    for program in "${programs[@]}"; do
+        "$oras" cp --from-oci-layout "$folder/$program-$version-$platform.oci.tar:$version" "$REGISTRY/$program:$version"
+    done
+    # Beside the images and not under a name of theirs: the chart is called as one of them.
+    "$(tool helm)" push "$chart" "oci://$REGISTRY/charts"
+}
+
+announce() {
+    local notes
+    notes=$(mktemp)
+    # shellcheck disable=SC2064  # the path of now is meant
+    trap "rm -f '$notes'" EXIT
+    awk -v head="## $version" 'index($0, "## ") == 1 { here = index($0, head) == 1; next } here' CHANGELOG.md >"$notes"
+    { printf '\nImages:\n\n```\n'; cat "$folder/IMAGES"; printf '```\n'; } >>"$notes"
+    gh release create "v$version" --draft --verify-tag --title "$version" --notes-file "$notes" "$folder"/*
+}
+
+"$step"
