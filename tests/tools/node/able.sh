@@ -6,6 +6,8 @@ cannot() { echo "$*"; exit 1; }
 
 [[ $(uname -s) == Linux ]] || cannot "a node needs Linux"
 [[ $(id -u) == 0 ]] || cannot "a node needs root"
+# Root of a user namespace alone has not the rights over the machine that the kubelet takes for granted.
+[[ $(awk '{ print $1, $2, $3 }' /proc/self/uid_map) == "0 0 4294967295" ]] || cannot "a node needs root of the whole machine"
 command -v unshare >/dev/null || cannot "a node needs unshare of util-linux"
 
 scratch=$(mktemp -d) || cannot "a node needs a folder for temporary files"
