@@ -10,7 +10,7 @@ use grantsmith_tests::{APP, Browser, Shape, Stack, until};
 use reqwest::Response;
 use serde_json::Value;
 
-const SHAPES: [Shape; 2] = [Shape::Standalone, Shape::Split];
+const SHAPES: [Shape; 3] = [Shape::Standalone, Shape::Split, Shape::Cluster];
 const BUYER: &str = "Buyer@Example.com";
 
 fn server(stack: &Stack) -> &Mailpit {
