@@ -62,7 +62,8 @@ elif ((passed + failed == 0)); then
     status=1
 elif ((failed > 0)); then
     echo "failed:"
-    grep -E '^test .* \.\.\. FAILED' "$log" | sed 's/^test /    /; s/ \.\.\. FAILED$//' || true
+    # The list before each result; the lines of single tests may have what a test said in them.
+    awk '/^failures:$/ { names = "" } /^    [^ ]+$/ { names = names $0 "\n" } /^test result: FAILED/ { printf "%s", names }' "$log"
     status=1
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
