@@ -1,6 +1,8 @@
 //! What people do with kubectl, beside a server that declares grants.
 
+use grantsmith_crd::LicenseGrant;
 use grantsmith_tests::realm::manual;
+use grantsmith_tests::stack::order;
 use grantsmith_tests::{APP, until};
 use serde_json::{Value, json};
 
@@ -63,6 +65,50 @@ async fn what_was_bought_is_set_back_and_an_event_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_added_to_what_was_bought_is_taken_away() {
+    let stack = stack().await;
+    let forever = stack.buy(order().metadata("license_duration", "lifetime")).await;
+    let name = super::mailed(&stack, &forever.session).await;
+    let before = realm(&stack).grants().get(&name).await.expect("a grant").spec;
+    let mut changed = serde_json::to_value(&before.licenses).expect("licenses");
+    changed[0]["expiresAt"] = json!("2027-01-01T00:00:00Z");
+    realm(&stack).edit(&name, &json!({"spec": {"licenses": changed}})).await;
+    realm(&stack).until_grant(&name, "to be as it was bought", |grant| grant.spec == before).await;
+    realm(&stack).until_settled(&name).await;
+    until("an event", async || {
+        realm(&stack).events(&name).await.contains(&"FieldReclaimed".to_owned()).then_some(())
+    })
+    .await;
+    assert_eq!(stack.keys(&forever.session).await, live(&stack, &forever.session));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_replaced_by_kubectl_is_the_one_that_is_told_and_mailed() {
+    let stack = stack().await;
+    let (session, name) = bought(&stack, "jane@example.com").await;
+    let old = live(&stack, &session);
+    let grant = realm(&stack).grants().get(&name).await.expect("a grant");
+    let mut licenses = serde_json::to_value(&grant.spec.licenses).expect("licenses");
+    licenses[0]["generation"] = json!(2);
+    realm(&stack).edit(&name, &json!({"spec": {"licenses": licenses}})).await;
+    let mails = stack.mail.as_ref().expect("mail").until_mails(2).await;
+    let mail = stack.mail.as_ref().expect("mail").mail(mails[1]["ID"].as_str().expect("an id")).await;
+    let new = live(&stack, &session);
+    assert!(new.len() == 1 && new != old, "the old key is revoked, the new one lives");
+    assert!(mail["Text"].as_str().expect("a text").contains(&new[0]));
+    assert_eq!(stack.keys(&session).await, new);
+    let told = stack.json(&["grants", "key", &name]).await;
+    assert_eq!(told[0]["license_key"], new[0].as_str());
+    // A later decision does not bring the first generation back.
+    let event = stack.json(&["events", "list", "--limit", "1"]).await;
+    let event = event[0]["name"].as_str().expect("a name").to_owned();
+    assert_eq!(stack.tool(&["events", "replay", &event]).await.0, 0);
+    stack.settled().await;
+    assert_eq!(stack.keys(&session).await, new);
+    stack.assert_promise();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_by_kubectl_is_listed_and_mailed_only_if_it_says_so() {
     let stack = stack().await;
     let with = |reference: &str, delivery: &str| {
@@ -76,6 +122,14 @@ async fn a_grant_by_kubectl_is_listed_and_mailed_only_if_it_says_so() {
     let listed =
         async |reference: &str| stack.until_grant(&format!("default/{reference}"), "READY", "Issued").await;
     let (quiet, loud) = (listed("quiet").await, listed("loud").await);
+    let told = |grant: &LicenseGrant| {
+        grant
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|notes| notes.contains_key("grantsmith.dev/delivered"))
+    };
+    realm(&stack).until_grant("loud", "to be known as delivered, should the record be lost", told).await;
     assert_eq!(quiet["delivery"], Value::Null);
     let mails = stack.mail.as_ref().expect("mail").until_mails(1).await;
     assert_eq!(mails[0]["To"][0]["Address"], "loud@example.com");

@@ -203,6 +203,10 @@ impl Cluster {
             }
         };
         if row.object.is_some() {
+            let mut grant = grant;
+            if let Some(marking) = resource::marking(row, &grant) {
+                grant = self.grants.patch(resource::name(row), &by_us(), &Patch::Merge(marking)).await?;
+            }
             if let Some(declaration) = resource::declaration(&grant, &self.installation, self.now()) {
                 self.store.take_in(declaration).await?;
             }
@@ -223,10 +227,21 @@ impl Cluster {
                 let fields: Vec<&str> = causes.map(|cause| cause.field.as_str()).collect();
                 let grant = self.grants.patch(name, &apply.force(), &Patch::Apply(&manifest)).await?;
                 self.reclaimed(&grant, &fields.join(", ")).await;
-                Ok(grant)
+                self.purged(row, grant).await
             }
-            applied => Ok(applied?),
+            applied => self.purged(row, applied?).await,
         }
+    }
+
+    /// Takes away what somebody has added to what was bought, and says so.
+    async fn purged(&self, row: &GrantRow, grant: LicenseGrant) -> Result<LicenseGrant, Halt> {
+        if resource::is_declared(row, &grant) {
+            return Ok(grant);
+        }
+        let change = Patch::Merge(resource::purge(row, &grant));
+        let grant = self.grants.patch(row.id.as_str(), &by_us(), &change).await?;
+        self.reclaimed(&grant, ".spec.licenses").await;
+        Ok(grant)
     }
 
     async fn reclaimed(&self, grant: &LicenseGrant, fields: &str) {

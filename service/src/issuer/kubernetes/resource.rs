@@ -117,8 +117,29 @@ pub(super) fn manifest(row: &GrantRow, found: Option<&LicenseGrant>) -> Value {
         "apiVersion": "grantsmith.dev/v1alpha1",
         "kind": "LicenseGrant",
         "metadata": metadata,
-        "spec": {"purchase": purchase, "licenses": licenses(row, found), "delivery": Delivery::Mail},
+        "spec": {
+            "purchase": purchase,
+            "licenses": licenses(row, found),
+            "delivery": Delivery::Mail,
+            "secretName": secret(row),
+        },
     })
+}
+
+/// The change that takes away what others have added to the licenses of an object. Applying leaves alone what is not ours.
+pub(super) fn purge(row: &GrantRow, found: &LicenseGrant) -> Value {
+    let version = found.metadata.resource_version.as_ref();
+    json!({"metadata": {"resourceVersion": version}, "spec": {"licenses": licenses(row, Some(found))}})
+}
+
+/// The change that tells an object of people which of its keys were mailed; none if it tells that.
+pub(super) fn marking(row: &GrantRow, found: &LicenseGrant) -> Option<Value> {
+    let delivered = delivered(row, Some(found));
+    if delivered == marks(found).collect() {
+        return None;
+    }
+    let names: Vec<_> = delivered.into_iter().collect();
+    Some(json!({"metadata": {"annotations": {DELIVERED: names.join(",")}}}))
 }
 
 /// Whether an object says what this program would declare.
@@ -126,6 +147,7 @@ pub(super) fn is_declared(row: &GrantRow, found: &LicenseGrant) -> bool {
     let marks: BTreeSet<String> = marks(found).collect();
     is_ours(found, &row.id)
         && found.spec.delivery == Delivery::Mail
+        && found.secret_name() == secret(row)
         && found.spec.licenses == licenses(row, Some(found))
         && marks == delivered(row, Some(found))
 }
@@ -396,22 +418,24 @@ fn seen(grant: &LicenseGrant) -> Vec<Seen> {
     seen.collect()
 }
 
-/// Declared licenses with those that were seen.
+/// Declared licenses with those that were seen. A key that people had replaced in the cluster is replaced here too.
 fn paired(declared: &[GrantLicense], seen: &[Seen]) -> Vec<GrantLicense> {
     let pair = |license: &GrantLicense| {
         let of = |seen: &&Seen| seen.kept.name == license.desired.name;
+        let newest = seen.iter().filter(of).map(|seen| seen.kept.generation).max();
+        let generation = newest.unwrap_or_default().max(license.desired.generation);
         let replaces = seen
             .iter()
             .filter(of)
-            .any(|seen| seen.kept.generation < license.desired.generation && seen.kept.state.may_be_live());
-        let own = seen.iter().filter(of).find(|seen| seen.kept.generation == license.desired.generation);
+            .any(|seen| seen.kept.generation < generation && seen.kept.state.may_be_live());
+        let own = seen.iter().filter(of).find(|seen| seen.kept.generation == generation);
         let own = own.filter(|_| !replaces);
         GrantLicense {
             kept: own.map(|seen| seen.kept.clone()),
             shown: own.map(|seen| seen.shown.clone()),
             delivered: license.delivered,
             reason: license.reason,
-            desired: license.desired.clone(),
+            desired: grantsmith_core::Desired { generation, ..license.desired.clone() },
         }
     };
     declared.iter().map(pair).collect()

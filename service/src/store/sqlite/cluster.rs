@@ -27,10 +27,22 @@ pub(super) fn sight(
 ) -> Result<(), Failure> {
     for seen in &sighting.licenses {
         license(connection, grant, seen, at)?;
+        catch_up(connection, grant, seen)?;
     }
     if let Some(agreed) = &sighting.agreed {
         let sql = "UPDATE grants SET agreed = ?2 WHERE id = ?1 AND agreed IS NOT ?2";
         rows::run(connection, sql, [grant.as_str(), agreed.as_str()])?;
+    }
+    Ok(())
+}
+
+/// A key that people had replaced in the cluster is replaced on record too, and stays so at later decisions.
+fn catch_up(connection: &Connection, grant: &GrantId, seen: &Seen) -> Result<(), Failure> {
+    let newer = params![grant.as_str(), seen.kept.name.as_str(), seen.kept.generation];
+    let sql = "UPDATE declared SET generation = ?3 WHERE grant_id = ?1 AND name = ?2 AND generation < ?3";
+    if rows::run(connection, sql, newer)? > 0 {
+        let sql = "INSERT OR REPLACE INTO generations (grant_id, name, generation) VALUES (?1, ?2, ?3)";
+        rows::run(connection, sql, newer)?;
     }
     Ok(())
 }
