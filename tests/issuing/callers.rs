@@ -43,6 +43,12 @@ fn as_caller<T>(token: &str, message: T) -> Request<T> {
     request
 }
 
+/// The same claims under another signature.
+fn forged(token: &str) -> String {
+    let (claims, signature) = token.rsplit_once('.').expect("a signature");
+    format!("{claims}.{}", signature.chars().rev().collect::<String>())
+}
+
 fn refused(status: &Status) -> (Code, String) {
     (status.code(), status.get_details_error_info().map(|info| info.reason).unwrap_or_default())
 }
@@ -78,11 +84,7 @@ async fn a_service_account_may_do_what_its_roles_say() {
             token(&stack, "stranger", "grantsmith").await,
             (Code::PermissionDenied, "ROLE_MISSING"),
         ),
-        (
-            "a forged token",
-            format!("{}x", &billing[..billing.len() - 1]),
-            (Code::Unauthenticated, "TOKEN_UNKNOWN"),
-        ),
+        ("a forged token", forged(&billing), (Code::Unauthenticated, "TOKEN_UNKNOWN")),
     ] {
         let status = service.get_license_grant(as_caller(&token, read())).await.expect_err(what);
         assert_eq!(refused(&status), (expected.0, expected.1.to_owned()), "{what}: {}", status.message());
@@ -102,6 +104,26 @@ async fn a_service_account_may_do_what_its_roles_say() {
     assert!(!logs.contains(&billing), "no token is logged");
     // The hand tools go on with their static tokens.
     assert_eq!(stack.json(&["grants", "get", &name]).await["name"], name.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_the_cluster_has_named_is_known_while_it_cannot_be_asked() {
+    let stack = with_accounts(Stack::plan(Shape::Cluster).alone().await).await;
+    let (_, name) = bought(&stack, "jane@example.com").await;
+    let read = || pb::GetLicenseGrantRequest { name: format!("licenseGrants/{name}"), ..Default::default() };
+    let mut service = stack.grant_service();
+    let billing = token(&stack, "billing", "grantsmith").await;
+    let fresh = token(&stack, "billing", "grantsmith").await;
+    service.get_license_grant(as_caller(&billing, read())).await.expect("it may");
+    realm(&stack).cluster.stop_api_server();
+    // Longer than an answer of the cluster counts by itself.
+    let long = tokio::time::Instant::now() + std::time::Duration::from_secs(65);
+    while tokio::time::Instant::now() < long {
+        service.get_license_grant(as_caller(&billing, read())).await.expect("it is known");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    let status = service.get_license_grant(as_caller(&fresh, read())).await.expect_err("nobody knows it");
+    assert_eq!(refused(&status), (Code::Unavailable, "TOKEN_REVIEW_UNAVAILABLE".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,13 @@ use super::tokens::Role;
 
 /// For how long the cluster's word on a token counts: a deleted account can call that much longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// For how long it counts while the cluster cannot be asked: purchases are recorded meanwhile, and accounts that are deleted
+/// then cannot be deleted either.
+const REMEMBERED_ALONE_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// How many tokens are remembered.
 const REMEMBERED: u64 = 4_096;
+/// The cluster says it within this, or counts as one that cannot be asked: the webhook does not wait longer for all of it.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What one service account may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +71,17 @@ pub struct Accounts {
     callers: Vec<Account>,
     /// By the token's hash: whose it is, if anybody's.
     known: Cache<[u8; 32], Option<Arc<str>>>,
+    /// The same of those that are somebody's, for when the cluster cannot be asked.
+    last: Cache<[u8; 32], Arc<str>>,
+}
+
+/// Why the cluster did not say whose a token is.
+#[derive(Debug, thiserror::Error)]
+enum Silent {
+    #[error("the cluster did not answer in time")]
+    Late,
+    #[error("the cluster could not be asked")]
+    Failed(#[from] kube::Error),
 }
 
 impl fmt::Debug for Accounts {
@@ -78,7 +94,8 @@ impl Accounts {
     /// Tokens for this audience, of these accounts, judged by this cluster.
     pub fn new(client: kube::Client, audience: String, callers: Vec<Account>) -> Self {
         let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
-        Self { reviews: Api::all(client), audience, callers, known }
+        let last = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_ALONE_FOR).build();
+        Self { reviews: Api::all(client), audience, callers, known, last }
     }
 
     /// Whether a token may be one of a service account: all of them are JSON Web Tokens.
@@ -90,7 +107,7 @@ impl Accounts {
     pub(super) async fn check(&self, token: &str, role: Role) -> Result<String, Status> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         // One review for all who come with the same token at the same time.
-        let user = self.known.try_get_with(hash, self.review(token)).await.map_err(|error| {
+        let user = self.known.try_get_with(hash, self.whose(hash, token)).await.map_err(|error| {
             tracing::warn!(error = crate::app::chain(&*error), "a caller's token could not be reviewed");
             let text = "the cluster cannot be asked whose the token is; try again";
             plain(Code::Unavailable, CallReason::TokenReviewUnavailable, text)
@@ -110,6 +127,29 @@ impl Accounts {
             return Err(plain(Code::PermissionDenied, CallReason::RoleMissing, text));
         };
         Ok(format!("{}/{}", account.namespace, account.name))
+    }
+
+    /// Whose a token is, as the cluster says or said last.
+    async fn whose(&self, hash: [u8; 32], token: &str) -> Result<Option<Arc<str>>, Silent> {
+        let answer = tokio::time::timeout(ANSWERED_WITHIN, self.review(token)).await;
+        match answer.map_err(|_| Silent::Late).and_then(|answer| Ok(answer?)) {
+            Ok(Some(user)) => {
+                self.last.insert(hash, user.clone()).await;
+                Ok(Some(user))
+            }
+            Ok(None) => {
+                self.last.invalidate(&hash).await;
+                Ok(None)
+            }
+            Err(silent) => {
+                let user = self.last.get(&hash).await.ok_or(silent)?;
+                tracing::info!(
+                    user = &*user,
+                    "the cluster cannot be asked whose a token is; what it said last counts"
+                );
+                Ok(Some(user))
+            }
+        }
     }
 
     async fn review(&self, token: &str) -> Result<Option<Arc<str>>, kube::Error> {
