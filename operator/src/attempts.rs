@@ -61,6 +61,11 @@ pub struct Session {
     pub moved: bool,
 }
 
+/// Who writes the status, as managed fields tell it.
+pub(crate) fn by_us() -> PostParams {
+    PostParams { field_manager: Some("grantsmith-operator".to_owned()), ..PostParams::default() }
+}
+
 impl Session {
     /// A grant that was just read.
     pub fn reading(grant: LicenseGrant) -> Self {
@@ -206,8 +211,7 @@ impl Attempts {
 
     async fn replace(&self, session: &mut Session) -> Result<(), kube::Error> {
         let api = self.api(&session.grant);
-        let written =
-            api.replace_status(&session.grant.name_any(), &PostParams::default(), &session.grant).await?;
+        let written = api.replace_status(&session.grant.name_any(), &by_us(), &session.grant).await?;
         self.index.follow(&written);
         session.saved.clone_from(&written.status);
         session.grant = written;

@@ -23,7 +23,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource as _, ResourceExt as _};
 
-use crate::attempts::told;
+use crate::attempts::{by_us, told};
 use crate::lease::Lease;
 use crate::status::{self, Standing};
 use crate::validate::Held;
@@ -124,7 +124,7 @@ impl Elsewhere {
             status.observed_generation = None;
         }
         let api: Api<LicenseGrant> = Api::namespaced(self.client.clone(), &namespace);
-        match api.replace_status(&grant.name_any(), &PostParams::default(), &grant).await {
+        match api.replace_status(&grant.name_any(), &by_us(), &grant).await {
             Ok(_) => {
                 let grant = format!("{namespace}/{}", grant.name_any());
                 tracing::info!(grant, "a grant was told that its namespace is not served");

@@ -21,7 +21,7 @@ pub enum LogFormat {
 pub fn start_logging(format: LogFormat) {
     let terminal = std::io::stderr().is_terminal();
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,h2=warn,tower=warn,lettre=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,hyper=warn,h2=warn,tower=warn,lettre=warn,kube_client=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
