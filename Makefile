@@ -67,13 +67,21 @@ chart: ## Render, lint and unit-test the chart, and see whether what is made of 
 	@$(TOOLS)/chart.sh check
 
 .PHONY: bench
-bench: ## Measure against the Express handlers, side by side, and print the table (the operator: ARGS=operator)
+bench: ## Measure against the Express handlers, side by side, and print the table (others: ARGS=operator, ARGS=pods)
 ifeq ($(firstword $(ARGS)),operator)
 	@$(TOOLS)/prerequisites.sh cluster
 	kubernetes=$$($(TOOLS)/get.sh kubernetes) && \
 	cargo build $(LOCKED) --release -p grantsmith-operator && \
 	GRANTSMITH_KUBERNETES=$$kubernetes GRANTSMITH_OPERATOR=$${CARGO_TARGET_DIR:-target}/release/grantsmith-operator \
 	cargo bench $(LOCKED) -p grantsmith-tests --bench operator -- $(wordlist 2,9,$(ARGS))
+else ifeq ($(firstword $(ARGS)),pods)
+	@$(TOOLS)/prerequisites.sh cluster && $(TOOLS)/prerequisites.sh node
+	node=$$($(TOOLS)/get.sh node) && helm=$$($(TOOLS)/get.sh helm) && mailpit=$$($(TOOLS)/get.sh mailpit) && \
+	images=$${CARGO_TARGET_DIR:-$$PWD/target}/images-bench && deploy/images.sh release "$$images" test && \
+	host=$$(rustc --version --verbose | awk '/^host:/ { print $$2 }') && \
+	GRANTSMITH_NODE=$$node GRANTSMITH_HELM=$$helm GRANTSMITH_MAILPIT=$$mailpit GRANTSMITH_IMAGES=$$images \
+	GRANTSMITH_STANDALONE=$${CARGO_TARGET_DIR:-$$PWD/target}/$$host/release/grantsmith \
+	cargo bench $(LOCKED) -p grantsmith-tests --bench pods -- $(wordlist 2,9,$(ARGS))
 else
 	@$(TOOLS)/prerequisites.sh bench
 	rivals=$$($(TOOLS)/get.sh rivals) && \

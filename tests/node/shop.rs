@@ -211,9 +211,10 @@ impl Shop {
     }
 
     fn values(&self, others: &Value) -> Value {
+        let [stripe, authforge] = self.urls();
         let mut values = values(&json!({
-            "stripe": {"url": self.fronts[0].url()},
-            "authforge": {"url": self.fronts[1].url()},
+            "stripe": {"url": stripe},
+            "authforge": {"url": authforge},
             "smtp": {"url": self.mail.url()},
             "mail": {"from": "Test Shop <keys@shop.example>"},
         }));
@@ -259,14 +260,24 @@ impl Shop {
         self.node.run_kubectl(&[&["--namespace", SHOP], arguments].concat()).await
     }
 
+    /// Where Stripe and AuthForge are.
+    pub(crate) fn urls(&self) -> [String; 2] {
+        [self.fronts[0].url(), self.fronts[1].url()]
+    }
+
     /// Stripe and the buyers, at the webhook's Service as it is now.
     pub(crate) async fn outside(&self) -> Outside {
         let services: Api<Service> = Api::namespaced(self.node.client().await, SHOP);
         let service =
             services.get(&format!("{SHOP}-grantsmith-webhook")).await.expect("the webhook's Service");
         let address = service.spec.and_then(|spec| spec.cluster_ip).expect("an address");
+        self.outside_at(format!("http://{address}"))
+    }
+
+    /// The same at another address.
+    pub(crate) fn outside_at(&self, base: String) -> Outside {
         let secret = SigningSecret::new(Mode::Test, WEBHOOK_SECRET).expect("a secret");
-        Outside::new(self.client.clone(), format!("http://{address}"), secret)
+        Outside::new(self.client.clone(), base, secret)
     }
 
     fn order(&self) -> Bought {
