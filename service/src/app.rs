@@ -1,6 +1,8 @@
 //! The programs, put together from their parts.
 
 mod back;
+mod callers;
+mod cluster;
 mod doctor;
 mod web;
 

@@ -1,6 +1,9 @@
 //! What benchmarks count and print.
 
 use std::fs;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
 
 /// The kernel counts in these.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -68,4 +71,19 @@ pub fn short(number: f64) -> String {
 /// A share of the machine.
 pub fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
+}
+
+/// Times in microseconds.
+pub fn histogram(times: impl IntoIterator<Item = Duration>) -> Histogram<u64> {
+    let mut histogram = Histogram::new(3).expect("three digits");
+    for time in times {
+        histogram.record(u64::try_from(time.as_micros()).expect("no ages")).expect("it grows as needed");
+    }
+    histogram
+}
+
+/// A percentile of such times in milliseconds.
+pub fn milliseconds(histogram: &Histogram<u64>, percent: f64) -> f64 {
+    let micros = histogram.value_at_quantile(percent / 100.0);
+    f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1_000.0
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Tasks, announce};
+use super::{Tasks, announce, callers, cluster};
 use crate::catalog::Catalog;
 use crate::checkout::{self, Till};
 use crate::config::{Back, RunMode, Wrong};
@@ -32,20 +32,16 @@ use crate::decide::Offer;
 use crate::fulfillment::{self, Fulfillment};
 use crate::grpc::Services;
 use crate::grpc::accounts::Accounts;
-use crate::grpc::tls::{self, Certificate};
-use crate::grpc::tokens::{self, Tokens};
+use crate::grpc::tls::Certificate;
+use crate::grpc::tokens::Tokens;
 use crate::ingest::Rules;
-use crate::issuer::kubernetes::{self, Watch};
-use crate::issuer::{Cluster, Direct, Issuer};
+use crate::issuer::{Direct, Issuer};
 use crate::mail::{self, Mailer};
 use crate::render::Renderer;
 use crate::secret_file::{Place, Watched};
 use crate::store::{self, Store};
 use crate::stripe::{self, Mode};
 use crate::worker::{self, Touched, Worker};
-
-/// A request to the cluster that takes longer is given up.
-const CLUSTER_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often the memory of who has asked is tidied.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
@@ -155,9 +151,9 @@ pub(super) async fn start(
         }
         Issue::Kubernetes(_) => (None, None),
     };
-    let tokens = server_tokens(&settings, tasks.stop())?;
-    let accounts = service_accounts(&settings).await?;
-    let certificate = grpc_certificate(&settings, tasks.stop())?;
+    let tokens = callers::tokens(&settings, tasks.stop())?;
+    let accounts = callers::accounts(&settings).await?;
+    let certificate = callers::certificate(&settings, tasks.stop())?;
     let mailer = mailer(&settings, &shop, roots)?;
     say_what_is_off(&settings, &shop);
     let wake = Arc::new(Notify::new());
@@ -179,7 +175,7 @@ pub(super) async fn start(
         (Issue::Direct, None) => anyhow::bail!("no AuthForge to issue at"),
         (Issue::Kubernetes(namespace), _) => {
             let parts = (store.clone(), clock.clone(), offer.clone(), touched.clone());
-            cluster(&settings, namespace, fulfil_since, parts, tasks).await?
+            cluster::issuer(&settings, namespace, fulfil_since, parts, tasks).await?
         }
     };
     let fulfillment = Fulfillment::new(fulfillment::Parts {
@@ -229,38 +225,6 @@ fn executor(
         ..Policy::default()
     };
     Ok(Executor::new(Arc::new(authforge.clone()), store, clock, policy, new_attempt))
-}
-
-/// Issues through the cluster that this process is in, or that KUBECONFIG names, and follows what happens there.
-async fn cluster(
-    settings: &Back,
-    namespace: Option<String>,
-    fulfil_since: Option<Timestamp>,
-    (store, clock, offer, touched): (Arc<dyn Store>, Arc<dyn Clock>, Offer, Touched),
-    tasks: &Tasks,
-) -> anyhow::Result<Arc<dyn Issuer>> {
-    let mut config = cluster_config("choose --issuer direct").await?;
-    let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-    config.read_timeout = None;
-    let watching = kube::Client::try_from(config.clone()).context("a client for the cluster")?;
-    config.read_timeout = Some(CLUSTER_ANSWERS_WITHIN);
-    let client = kube::Client::try_from(config).context("a client for the cluster")?;
-    let cluster = Cluster::new(kubernetes::Parts {
-        client,
-        namespace: namespace.clone(),
-        store,
-        clock,
-        installation: settings.installation.clone(),
-        offer,
-        fulfil_since,
-        instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "server".to_owned()),
-    });
-    let watch = Watch { cluster: cluster.clone(), client: watching, namespace, touched };
-    let stop = tasks.stop();
-    tasks.spawn(async move {
-        stop.run_until_cancelled(Box::pin(watch.run())).await;
-    });
-    Ok(cluster)
 }
 
 /// From when on purchases are fulfilled; none for all of them.
@@ -403,62 +367,6 @@ pub(super) fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow:
         key => Ok(ApiKey::new(key)),
     })?;
     Ok(key.shared())
-}
-
-/// The callers' tokens; at first start they are written beside the record.
-fn server_tokens(settings: &Back, stop: CancellationToken) -> anyhow::Result<Arc<ArcSwap<Tokens>>> {
-    let file = if let Some(file) = &settings.grpc_tokens_file {
-        file.clone()
-    } else {
-        let record = settings.database_url.strip_prefix("sqlite://").unwrap_or("grantsmith.db");
-        let file = PathBuf::from(format!("{record}.tokens"));
-        tokens::write_once(&file).with_context(|| format!("cannot write '{}'", file.display()))?;
-        tracing::info!(file = %file.display(), "gRPC tokens");
-        file
-    };
-    let place = Place {
-        what: "gRPC tokens",
-        flag: "grpc-tokens-file",
-        env: "GRANTSMITH_GRPC_TOKENS",
-        file: Some(file),
-    };
-    Ok(Watched::open(place, stop, Tokens::parse)?.shared())
-}
-
-/// The accounts of the cluster that may call, if any may.
-async fn service_accounts(settings: &Back) -> anyhow::Result<Option<Arc<Accounts>>> {
-    if settings.grpc_service_account.is_empty() {
-        return Ok(None);
-    }
-    let mut config = cluster_config("leave out --grpc-service-account").await?;
-    config.read_timeout = Some(CLUSTER_ANSWERS_WITHIN);
-    let client = kube::Client::try_from(config).context("a client for the cluster")?;
-    let accounts = settings.grpc_service_account.clone();
-    Ok(Some(Arc::new(Accounts::new(client, settings.grpc_audience.clone(), accounts))))
-}
-
-/// How to reach the cluster that this process is in, or that KUBECONFIG names.
-async fn cluster_config(otherwise: &str) -> Result<kube::Config, Wrong> {
-    kube::Config::infer().await.map_err(|error| {
-        Wrong(format!("no cluster: {error}; run in one, give a kubeconfig in KUBECONFIG, or {otherwise}"))
-    })
-}
-
-fn grpc_certificate(settings: &Back, stop: CancellationToken) -> anyhow::Result<Option<Certificate>> {
-    let (Some(chain), Some(key)) = (&settings.grpc_tls_cert_file, &settings.grpc_tls_key_file) else {
-        return Ok(None);
-    };
-    // The listener would tell only later, and to nobody who can mend it.
-    let names = format!("'{}' and '{}'", chain.display(), key.display());
-    let read = move |pem: &str| {
-        tls::read(pem).map_err(|error| {
-            format!(
-                "--grpc-tls-cert-file and --grpc-tls-key-file: {error}; {names} must be a chain and its key, as PEM"
-            )
-        })
-    };
-    let files = vec![chain.clone(), key.clone()];
-    Ok(Some(Watched::open_files("gRPC certificate", files, stop, read)?.shared()))
 }
 
 pub(super) fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {

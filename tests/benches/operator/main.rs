@@ -6,12 +6,7 @@
 //!
 //! - `issue`: from a grant's declaration to its Secret. `backlog`: three thousand at once, and who comes meanwhile.
 //! - `rest`: ten thousand that nobody touches.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::expect_used,
-    reason = "a benchmark prints, and may give up"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints, and may give up")]
 
 mod backlog;
 mod issue;
@@ -24,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use grantsmith_authforge::fake::RateLimit;
-use grantsmith_tests::measure::short;
+use grantsmith_tests::measure::{histogram, milliseconds, short};
 use grantsmith_tests::realm::{Operator, Realm};
 use grantsmith_tests::{Cluster, wait};
 use hdrhistogram::Histogram;
@@ -173,17 +168,7 @@ async fn stop(operator: Operator) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Times in microseconds.
-fn histogram(times: impl IntoIterator<Item = Duration>) -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).expect("three digits");
-    for time in times {
-        histogram.record(u64::try_from(time.as_micros()).expect("no ages")).expect("it grows as needed");
-    }
-    histogram
-}
-
 /// A percentile in milliseconds.
 fn percentile(histogram: &Histogram<u64>, percent: f64) -> String {
-    let micros = histogram.value_at_quantile(percent / 100.0);
-    short(f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1_000.0)
+    short(milliseconds(histogram, percent))
 }

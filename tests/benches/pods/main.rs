@@ -25,7 +25,7 @@ use grantsmith_authforge::fake::RateLimit;
 use grantsmith_core::port::Clock as _;
 use grantsmith_core::{GrantId, PurchaseId};
 use grantsmith_service::stripe::fake::{Bought, Rendering};
-use grantsmith_tests::measure::{short, table};
+use grantsmith_tests::measure::{histogram, milliseconds, short, table};
 use grantsmith_tests::node::{self, ADDRESS, Node};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::wait::until_within;
@@ -116,7 +116,7 @@ async fn measure(node: &'static Node, length: Duration) {
         row("purchase to mail", &histogram(mails)),
     ];
     print!("{}", table(&["", "p50 ms", "p99 ms", "longest ms"], &rows));
-    let hop = |percent: f64| millis(&acknowledged, percent) - millis(&alone, percent);
+    let hop = |percent: f64| milliseconds(&acknowledged, percent) - milliseconds(&alone, percent);
     println!("\nThe hop adds {} ms at p50, {} ms at p99.", short(hop(50.0)), short(hop(99.0)));
     println!("429 of AuthForge: {}.", shop.authforge.counts().too_many);
 
@@ -315,21 +315,6 @@ impl Over {
     }
 }
 
-/// Times in microseconds.
-fn histogram(times: impl IntoIterator<Item = Duration>) -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).expect("three digits");
-    for time in times {
-        histogram.record(u64::try_from(time.as_micros()).expect("no ages")).expect("it grows as needed");
-    }
-    histogram
-}
-
-/// A percentile in milliseconds.
-fn millis(histogram: &Histogram<u64>, percent: f64) -> f64 {
-    let micros = histogram.value_at_quantile(percent / 100.0);
-    f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1_000.0
-}
-
 fn percentile(histogram: &Histogram<u64>, percent: f64) -> String {
-    short(millis(histogram, percent))
+    short(milliseconds(histogram, percent))
 }
