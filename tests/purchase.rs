@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
 use grantsmith_authforge::fake::CallKind;
-use grantsmith_service::stripe::fake::{Kind, PaymentPlan, Rendering, Turn};
+use grantsmith_service::stripe::fake::{Kind, PaymentPlan, Rendering, Route, Turn};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{Shape, Stack, until};
 
@@ -28,6 +28,7 @@ macro_rules! in_every_shape {
 
 in_every_shape! {
     a_paid_session_becomes_one_key_that_is_shown_and_mailed;
+    one_look_takes_in_all_that_was_told_before_it;
     the_same_events_again_change_nothing;
     every_rendering_of_the_events_comes_to_the_same;
     as_many_keys_as_were_bought;
@@ -70,6 +71,23 @@ async fn a_paid_session_becomes_one_key_that_is_shown_and_mailed(shape: Shape) {
     assert_eq!(expires.duration_since(paid).as_hours(), 365 * 24);
     assert_eq!(stack.authforge.counts().of(CallKind::Create), 1);
     stack.assert_promise();
+}
+
+async fn one_look_takes_in_all_that_was_told_before_it(shape: Shape) {
+    let stack = Stack::plan(shape).start().await;
+    let bought = stack.world.buy(order(), stack.now());
+    let (session, before) = bought.events.split_last().expect("events");
+    assert_eq!(before.len(), 2, "of the charge and of the payment");
+    for event in before.iter().chain([session]) {
+        stack.deliver(event.body(Rendering::Endive)).await;
+    }
+    stack.keys(&bought.session).await;
+    until("every event is handled", async || {
+        let handled = stack.json(&["events", "list", "--filter", "state = HANDLED"]).await;
+        (handled.as_array().map(Vec::len) == Some(3)).then_some(())
+    })
+    .await;
+    assert_eq!(stack.stripe.count(Route::Session), 1, "each look is a request of the few that Stripe allows");
 }
 
 async fn the_same_events_again_change_nothing(shape: Shape) {

@@ -39,6 +39,8 @@ pub struct Seen<T> {
     pub snapshot: Snapshot,
     /// Other objects that it names.
     pub links: Vec<StripeId>,
+    /// Those of them that came inside it, whole.
+    pub inside: Vec<StripeId>,
 }
 
 /// What was seen of a purchase.
@@ -85,6 +87,14 @@ impl View {
     /// The objects by which a later event may name the purchase. Not the customer: it has other purchases.
     fn links(&self) -> Vec<StripeId> {
         self.named().filter(|id| !is_customer(id)).cloned().collect()
+    }
+
+    /// What came inside the purchase's own object. Of a subscription nothing counts: its invoices tell more than their state.
+    fn inside(&self, purchase: &PurchaseId) -> Vec<StripeId> {
+        match purchase {
+            PurchaseId::Session(_) => self.session.iter().flat_map(|seen| seen.inside.clone()).collect(),
+            PurchaseId::Subscription(_) | PurchaseId::Manual(_) => Vec::new(),
+        }
     }
 
     fn customer(&self) -> Option<StripeId> {
@@ -169,7 +179,7 @@ fn seen<T>(
     read: impl Fn(&serde_json::Value) -> Result<T, shape::Error>,
 ) -> Option<Seen<T>> {
     let object = read(&serde_json::from_slice(&snapshot.body).ok()?).ok()?;
-    Some(Seen { object, snapshot: snapshot.clone(), links: Vec::new() })
+    Some(Seen { object, snapshot: snapshot.clone(), links: Vec::new(), inside: Vec::new() })
 }
 
 /// Who asks for a decision, and when.
@@ -232,6 +242,7 @@ pub fn decide(
         livemode,
         ticket,
         links: view.links(),
+        seen: view.inside(purchase),
         customer: view.customer(),
         others: others.into_iter().flatten().filter(|other| other.object != snapshot.object).collect(),
         state,

@@ -145,7 +145,8 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Marks an object dirty, to be looked at from `due` on. An earlier time on record stays.
     async fn mark_dirty(&self, object: &Object, due: Timestamp) -> Result<(), Error>;
 
-    /// The dirty objects whose time has come: sessions first, and of each kind the longest waiting first.
+    /// The dirty objects whose time has come: sessions and subscriptions that belong to no purchase yet, then other sessions, then
+    /// the rest, and of each the longest waiting first.
     async fn dirty(&self, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Error>;
 
     /// Draws a ticket: greater than any before it, also after a restart.
@@ -182,7 +183,7 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Writes a decision, with snapshot, links, terms, declared licenses, events, journal, and the dirty mark taken away
     /// unless it is newer than the ticket. False, and nothing written, if a later ticket's snapshot is there already.
     ///
-    /// Orphans that the links join mark the purchase's session dirty.
+    /// Orphans that the links join mark the purchase's session dirty, unless the look has taken in what was told of them.
     async fn decide(&self, decision: Decision) -> Result<bool, Error>;
 
     /// Whether one of these prices and products has sold a license.

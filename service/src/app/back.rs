@@ -325,7 +325,7 @@ pub(super) fn stripe_client(
         }
     })?;
     let url = settings.stripe_url.as_str().trim_end_matches('/');
-    Ok(Some(stripe::client::Client::new(stripe::client::Settings::new(url, key.shared(), http))))
+    Ok(Some(stripe::client::Client::new(stripe::client::Settings::new(url, key.shared(), mode, http))))
 }
 
 async fn authforge_client(

@@ -77,6 +77,9 @@ pub struct Decision {
     pub dunning: Option<Dunning>,
     /// Ids of Stripe objects that belong to the purchase.
     pub links: Vec<StripeId>,
+    /// Those of them that the look has seen as they stand, as they came whole inside its object: it has taken in what was told
+    /// of them before it began.
+    pub seen: Vec<StripeId>,
     /// The customer, `cus_…`, who may have other purchases.
     pub customer: Option<StripeId>,
     /// Where the grant stands: [`GrantState::Issuing`] when licenses are declared; the store keeps `Ready` if nothing that

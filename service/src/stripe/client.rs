@@ -2,24 +2,26 @@
 
 mod checkout;
 mod error;
+mod pace;
 mod retry;
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::purchase::StripeId;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use serde_json::Value;
 
+use super::Mode;
 use super::key::SharedKey;
 
 pub use checkout::Offered;
 pub use error::Error;
+pub use pace::Pace;
 
 use error::Failure;
+use pace::{Operation, Pacer};
 
 /// The one API version that we ask for, so that answers have one shape whatever the account's default is, and however many
 /// years pass (Stripe, API versioning). Raised by hand, together with `shape` and its fixtures.
@@ -27,12 +29,6 @@ pub const STRIPE_VERSION: &str = "2026-10-28.endive";
 
 /// Where Stripe is.
 pub const DEFAULT_URL: &str = "https://api.stripe.com";
-
-/// Requests a second: a fifth of Stripe's 25 is left to the seller's other programs.
-pub const DEFAULT_RATE: NonZeroU32 = match NonZeroU32::new(20) {
-    Some(rate) => rate,
-    None => NonZeroU32::MIN,
-};
 
 /// Most answers are a tenth of this; a hundred line items with their prices make half of it.
 const LARGEST_ANSWER: usize = 1024 * 1024;
@@ -52,8 +48,8 @@ pub struct Settings {
     pub api_key: SharedKey,
     /// The client that all of our outgoing calls share.
     pub http: reqwest::Client,
-    /// Requests a second. Stripe allows 25 to a sandbox, and to each endpoint of a live account (Stripe, rate limits).
-    pub rate: NonZeroU32,
+    /// How many requests a second.
+    pub pace: Pace,
     /// How long one request may take. Stripe's libraries wait 80 s, for calls that move money: they must not be cut off. Ours
     /// only read, come back through the worker's queue, and a buyer looks at the success page meanwhile.
     pub timeout: Duration,
@@ -63,12 +59,12 @@ pub struct Settings {
 
 impl Settings {
     /// The settings for production.
-    pub fn new(base_url: impl Into<String>, api_key: SharedKey, http: reqwest::Client) -> Self {
+    pub fn new(base_url: impl Into<String>, api_key: SharedKey, mode: Mode, http: reqwest::Client) -> Self {
         Self {
             base_url: base_url.into(),
             api_key,
             http,
-            rate: DEFAULT_RATE,
+            pace: Pace::of(mode),
             timeout: Duration::from_secs(30),
             backoff: retry::FIRST_PAUSE,
         }
@@ -79,7 +75,7 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("base_url", &self.base_url)
-            .field("rate", &self.rate)
+            .field("pace", &self.pace)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -89,7 +85,7 @@ impl fmt::Debug for Settings {
 #[derive(Clone, Debug)]
 pub struct Client {
     settings: Settings,
-    limiter: Arc<DefaultDirectRateLimiter>,
+    pacer: Arc<Pacer>,
 }
 
 type Query<'q> = &'q [(&'q str, &'q str)];
@@ -99,8 +95,8 @@ impl Client {
     pub fn new(mut settings: Settings) -> Self {
         let trimmed = settings.base_url.trim_end_matches('/').len();
         settings.base_url.truncate(trimmed);
-        let limiter = Arc::new(RateLimiter::direct(quota(settings.rate)));
-        Self { settings, limiter }
+        let pacer = Arc::new(Pacer::new(settings.pace));
+        Self { settings, pacer }
     }
 
     /// Fetches a Checkout session with its payment, its latest charge, and all of its line items.
@@ -109,7 +105,7 @@ impl Client {
     pub async fn session(&self, id: &StripeId) -> Result<Value, Error> {
         let path = format!("/v1/checkout/sessions/{id}");
         let expand = [("expand[]", "payment_intent.latest_charge"), ("expand[]", "line_items")];
-        let mut session = self.get(&path, &expand).await?;
+        let mut session = self.get(Operation::Session, &path, &expand).await?;
         while session["line_items"]["has_more"] == Value::Bool(true) {
             let page = {
                 let lines = list(&session["line_items"])?;
@@ -130,13 +126,13 @@ impl Client {
             let id = last["id"].as_str().ok_or_else(|| Error::odd("a line item without an id"))?;
             query.push(("starting_after", id));
         }
-        self.get(&format!("{path}/line_items"), &query).await
+        self.get(Operation::LineItems, &format!("{path}/line_items"), &query).await
     }
 
     /// The sessions that a PaymentIntent paid; one, or none where it was made without Checkout.
     pub async fn sessions_of_payment_intent(&self, id: &StripeId) -> Result<Vec<StripeId>, Error> {
         let query = [("payment_intent", id.as_str()), ("limit", "100")];
-        let answer = self.get("/v1/checkout/sessions", &query).await?;
+        let answer = self.get(Operation::Sessions, "/v1/checkout/sessions", &query).await?;
         let id_of = |session: &Value| StripeId::parse(session["id"].as_str()?).ok();
         let sessions = list(&answer)?.iter().map(id_of).collect::<Option<_>>();
         sessions.ok_or_else(|| Error::odd("a session without an id"))
@@ -145,7 +141,7 @@ impl Client {
     /// The sessions that a subscription came of; one, or none where it was made without Checkout.
     pub async fn sessions_of_subscription(&self, id: &StripeId) -> Result<Vec<StripeId>, Error> {
         let query = [("subscription", id.as_str()), ("limit", "10")];
-        let answer = self.get("/v1/checkout/sessions", &query).await?;
+        let answer = self.get(Operation::Sessions, "/v1/checkout/sessions", &query).await?;
         let id_of = |session: &Value| StripeId::parse(session["id"].as_str()?).ok();
         let sessions = list(&answer)?.iter().map(id_of).collect::<Option<_>>();
         sessions.ok_or_else(|| Error::odd("a session without an id"))
@@ -154,7 +150,8 @@ impl Client {
     /// Fetches a subscription with its newest invoice, its customer, and all of its items.
     pub async fn subscription(&self, id: &StripeId) -> Result<Value, Error> {
         let expand = [("expand[]", "latest_invoice"), ("expand[]", "customer")];
-        let mut subscription = self.get(&format!("/v1/subscriptions/{id}"), &expand).await?;
+        let mut subscription =
+            self.get(Operation::Subscription, &format!("/v1/subscriptions/{id}"), &expand).await?;
         while subscription["items"]["has_more"] == Value::Bool(true) {
             let items = list(&subscription["items"])?;
             if items.len() > MOST_LINE_ITEMS {
@@ -164,7 +161,7 @@ impl Client {
             let limit = PAGE.to_string();
             let mut query = vec![("subscription", id.as_str()), ("limit", limit.as_str())];
             query.extend(last.as_deref().map(|last| ("starting_after", last)));
-            let page = self.get("/v1/subscription_items", &query).await?;
+            let page = self.get(Operation::SubscriptionItems, "/v1/subscription_items", &query).await?;
             merge(&mut subscription["items"], page)?;
         }
         Ok(subscription)
@@ -172,13 +169,13 @@ impl Client {
 
     /// Fetches an invoice.
     pub async fn invoice(&self, id: &StripeId) -> Result<Value, Error> {
-        self.get(&format!("/v1/invoices/{id}"), &[]).await
+        self.get(Operation::Invoice, &format!("/v1/invoices/{id}"), &[]).await
     }
 
     /// The newest paid invoices of a subscription.
     pub async fn paid_invoices(&self, subscription: &StripeId) -> Result<Vec<Value>, Error> {
         let query = [("subscription", subscription.as_str()), ("status", "paid"), ("limit", "10")];
-        let mut answer = self.get("/v1/invoices", &query).await?;
+        let mut answer = self.get(Operation::Invoices, "/v1/invoices", &query).await?;
         list(&answer)?;
         match answer["data"].take() {
             Value::Array(invoices) => Ok(invoices),
@@ -188,7 +185,7 @@ impl Client {
 
     /// The PaymentIntent that a charge belongs to, which thin events do not tell; none for charges made without one.
     pub async fn payment_intent_of_charge(&self, id: &StripeId) -> Result<Option<StripeId>, Error> {
-        let charge = self.get(&format!("/v1/charges/{id}"), &[]).await?;
+        let charge = self.get(Operation::Charge, &format!("/v1/charges/{id}"), &[]).await?;
         match &charge["payment_intent"] {
             Value::Null => Ok(None),
             Value::String(id) => StripeId::parse(id).map(Some).map_err(|_| Error::odd("an odd id")),
@@ -198,36 +195,41 @@ impl Client {
 
     /// The first of all objects of a kind: whether the key may read them.
     pub async fn first_of(&self, path: &str) -> Result<(), Error> {
-        self.get(path, &[("limit", "1")]).await.map(|_| ())
+        self.get(Operation::Other, path, &[("limit", "1")]).await.map(|_| ())
     }
 
     /// The webhook endpoints of the account.
     pub async fn webhook_endpoints(&self) -> Result<Vec<Value>, Error> {
-        let answer = self.get("/v1/webhook_endpoints", &[("limit", "100")]).await?;
+        let answer = self.get(Operation::Other, "/v1/webhook_endpoints", &[("limit", "100")]).await?;
         list(&answer).cloned()
     }
 
-    async fn get(&self, path: &str, query: Query<'_>) -> Result<Value, Error> {
+    async fn get(&self, operation: Operation, path: &str, query: Query<'_>) -> Result<Value, Error> {
         let http = &self.settings.http;
-        self.ask(|| http.get(format!("{}{path}", self.settings.base_url)).query(query)).await
+        self.ask(operation, || http.get(format!("{}{path}", self.settings.base_url)).query(query)).await
     }
 
     /// A repeated key changes nothing at Stripe, so this is repeated like a reading.
     async fn post(
         &self,
+        operation: Operation,
         path: &str,
         form: &[(String, String)],
         idempotency_key: &str,
     ) -> Result<Value, Error> {
         let (http, url) = (&self.settings.http, format!("{}{path}", self.settings.base_url));
-        self.ask(|| http.post(&url).form(form).header("idempotency-key", idempotency_key)).await
+        self.ask(operation, || http.post(&url).form(form).header("idempotency-key", idempotency_key)).await
     }
 
     /// Repeats what Stripe's libraries repeat, twice at most: the queue behind us repeats too, and with longer pauses.
-    async fn ask(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value, Error> {
+    async fn ask(
+        &self,
+        operation: Operation,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Result<Value, Error> {
         let mut attempt = 0;
         loop {
-            self.limiter.until_ready().await;
+            self.pacer.turn(operation).await;
             match self.ask_once(request()).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if failure.repeat && attempt < retry::REPEATS => {
@@ -267,12 +269,6 @@ impl Client {
         value.set_sensitive(true);
         Ok(value)
     }
-}
-
-/// A quarter of the rate at once: with more, a second that begins rested would see nearly twice the rate.
-fn quota(rate: NonZeroU32) -> Quota {
-    let burst = NonZeroU32::new(rate.get() / 4).unwrap_or(NonZeroU32::MIN);
-    Quota::per_second(rate).allow_burst(burst)
 }
 
 /// Reads a body, up to a bound that no honest answer reaches.

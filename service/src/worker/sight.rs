@@ -75,7 +75,7 @@ impl Worker {
         known_past_due(&subscription, record, &mut invoices, now);
         let links = links(&object, None);
         let snapshot = fetched(ObjectKind::Subscription, id.clone(), &object);
-        let subscription = Some(Seen { object: subscription, snapshot, links });
+        let subscription = Some(Seen { object: subscription, snapshot, links, inside: Vec::new() });
         Ok(View { session, subscription, invoices, paying_event_at: None })
     }
 
@@ -139,7 +139,16 @@ async fn fetched_session(stripe: &Stripe, id: &StripeId) -> Result<Seen<SessionS
     let session = read(&object, shape::session)?;
     let links = links(&object, Some(&session));
     let snapshot = fetched(ObjectKind::Session, id.clone(), &object);
-    Ok(Seen { object: session, snapshot, links })
+    Ok(Seen { object: session, snapshot, links, inside: inside(&object) })
+}
+
+/// The payment and its charge, where the session brought them whole.
+fn inside(session: &Value) -> Vec<StripeId> {
+    let intent = &session["payment_intent"];
+    [intent, &intent["latest_charge"]]
+        .into_iter()
+        .filter_map(|object| StripeId::parse(object["id"].as_str()?).ok())
+        .collect()
 }
 
 /// The other objects that an object names.
@@ -221,7 +230,7 @@ fn believed_session(
     };
     let links = serde_json::from_slice(&snapshot.body)
         .map_or_else(|_| Vec::new(), |object| links(&object, Some(&told.session)));
-    Ok(Seen { object: told.session.clone(), snapshot, links })
+    Ok(Seen { object: told.session.clone(), snapshot, links, inside: Vec::new() })
 }
 
 fn believed(kind: ObjectKind, id: &StripeId, event: &Event, body: Bytes) -> Snapshot {
@@ -257,7 +266,8 @@ fn believed_subscription(record: &PurchaseRecord) -> Result<View, Halt> {
     let links =
         serde_json::from_slice(&snapshot.body).map_or_else(|_| Vec::new(), |object| links(&object, None));
     let session = View::stored(record).session;
-    let subscription = Some(Seen { object: one_unit(newest.subscription), snapshot, links });
+    let object = one_unit(newest.subscription);
+    let subscription = Some(Seen { object, snapshot, links, inside: Vec::new() });
     Ok(View { session, subscription, invoices, paying_event_at: None })
 }
 

@@ -111,6 +111,7 @@ pub(crate) fn decision(id: &str, ticket: Ticket, units: u32, at_millis: i64) -> 
             body: Bytes::from(format!("{{\"id\":\"{id}\",\"ticket\":{}}}", ticket.0)),
         },
         links: Vec::new(),
+        seen: Vec::new(),
         customer: None,
         state: GrantState::Issuing,
         reason: Reason::Issuing,

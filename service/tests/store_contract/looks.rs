@@ -2,7 +2,7 @@
 
 use grantsmith_core::Reason;
 use grantsmith_service::store::{
-    Decision, Dirty, EventState, NewEvent, Object, Recorded, Source, Store, Ticket,
+    Decision, Dirty, EventState, NewEvent, Object, ObjectKind, Recorded, Source, Store, Ticket,
 };
 use jiff::Timestamp;
 
@@ -182,6 +182,42 @@ pub(crate) async fn an_orphan_is_joined_when_its_link_comes<H: Harness>(harness:
     assert!(store.decide(next).await.expect("decides"));
     assert_eq!(state(&*store, "evt_refund").await, EventState::Handled);
     assert!(dirty(&*store, at(1_000)).await.is_empty(), "joined once");
+}
+
+pub(crate) async fn what_a_look_has_seen_of_an_orphan_is_taken_in<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    record(&*store, event("evt_before", 1, &payment("pi_1"))).await;
+    let look = ticket(&*store).await;
+    record(&*store, event("evt_during", 2, &payment("pi_2"))).await;
+    let links = vec![stripe("pi_1"), stripe("pi_2")];
+    let seeing =
+        |ticket| Decision { links: links.clone(), seen: links.clone(), ..decision("cs_1", ticket, 1, 5) };
+    assert!(store.decide(seeing(look)).await.expect("decides"));
+    assert_eq!(state(&*store, "evt_before").await, EventState::Handled);
+    assert_eq!(
+        state(&*store, "evt_during").await,
+        EventState::Pending,
+        "the look may have missed what it tells"
+    );
+    assert!(is_dirty(&*store, &session("cs_1"), 5).await);
+    assert!(store.decide(seeing(ticket(&*store).await)).await.expect("decides"));
+    assert_eq!(state(&*store, "evt_during").await, EventState::Handled);
+    assert!(dirty(&*store, at(1_000)).await.is_empty());
+}
+
+pub(crate) async fn whoever_waits_at_the_till_is_looked_at_first<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let [renewed, till] =
+        ["sub_renewed", "sub_till"].map(|id| Object { kind: ObjectKind::Subscription, id: stripe(id) });
+    let linked =
+        Decision { links: vec![renewed.id.clone()], ..decision("cs_paid", ticket(&*store).await, 1, 1) };
+    assert!(store.decide(linked).await.expect("decides"));
+    let due = [(&renewed, 10), (&session("cs_paid"), 20), (&till, 30), (&session("cs_till"), 40)];
+    for (object, due) in due {
+        store.mark_dirty(object, at(due)).await.expect("marks");
+    }
+    let order: Vec<_> = dirty(&*store, at(100)).await.into_iter().map(|dirty| dirty.object).collect();
+    assert_eq!(order, [till, session("cs_till"), session("cs_paid"), renewed]);
 }
 
 pub(crate) async fn an_orphan_joined_during_another_look_waits_for_the_next<H: Harness>(harness: H) {

@@ -63,6 +63,8 @@ macro_rules! contract {
             a_late_answer_never_replaces_a_newer_one,
             a_decision_may_be_repeated,
             an_orphan_is_joined_when_its_link_comes,
+            what_a_look_has_seen_of_an_orphan_is_taken_in,
+            whoever_waits_at_the_till_is_looked_at_first,
             an_orphan_joined_during_another_look_waits_for_the_next,
             a_failed_look_is_put_off,
             a_mark_made_during_a_failed_look_keeps_its_time,

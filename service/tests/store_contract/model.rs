@@ -21,8 +21,8 @@ enum Step {
     Mark { session: usize, due: i64 },
     /// A look begins.
     Look { session: usize },
-    /// One of the looks that have begun is decided.
-    Decide { look: usize, linked: bool, again: Option<i64> },
+    /// One of the looks that have begun is decided. It may know the payment, and may have seen it.
+    Decide { look: usize, linked: Option<bool>, again: Option<i64> },
     /// One of them has failed.
     Fail { look: usize, due: i64 },
     /// The process is killed and started anew.
@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (session.clone(), any::<bool>()).prop_map(|(session, payment)| Step::Tell { session, payment }),
         1 => (session.clone(), 0..100_i64).prop_map(|(session, due)| Step::Mark { session, due }),
         4 => session.prop_map(|session| Step::Look { session }),
-        4 => (0..8_usize, any::<bool>(), proptest::option::of(200..300_i64))
+        4 => (0..8_usize, proptest::option::of(any::<bool>()), proptest::option::of(200..300_i64))
             .prop_map(|(look, linked, again)| Step::Decide { look, linked, again }),
         1 => (0..8_usize, 100..200_i64).prop_map(|(look, due)| Step::Fail { look, due }),
         1 => Just(Step::Restart),
@@ -71,11 +71,22 @@ impl Model {
         self.waiting.insert(id, (session, payment, self.steps));
     }
 
-    fn decide(&mut self, session: usize, begun: u64, linked: bool, again: Option<i64>) -> bool {
+    fn decide(&mut self, session: usize, begun: u64, linked: Option<bool>, again: Option<i64>) -> bool {
         if self.seen.get(&session).is_some_and(|seen| *seen > begun) {
             return false;
         }
         self.seen.insert(session, begun);
+        let mut joined = false;
+        if let Some(seen) = linked
+            && self.linked.insert(session, true).is_none()
+        {
+            let steps = self.steps;
+            let orphans = self.waiting.values_mut().filter(|(of, payment, _)| *of == session && *payment);
+            for (_, _, since) in orphans.filter(|(_, _, since)| !seen || *since > begun) {
+                *since = steps;
+                joined = true;
+            }
+        }
         let known = self.linked.contains_key(&session);
         self.waiting.retain(|_, (of, payment, since)| {
             let taken_in = *of == session && (!*payment || known) && *since < begun;
@@ -91,14 +102,8 @@ impl Model {
                 self.marks.remove(&session);
             }
         }
-        if linked && !known {
-            self.linked.insert(session, true);
-            let steps = self.steps;
-            let orphans = self.waiting.values_mut().filter(|(of, payment, _)| *of == session && *payment);
-            let joined = orphans.map(|(_, _, since)| *since = steps).count();
-            if joined > 0 {
-                self.mark(session, 0);
-            }
+        if joined {
+            self.mark(session, 0);
         }
         true
     }
@@ -160,9 +165,10 @@ async fn play<H: Harness>(steps: Vec<Step>) {
             }
             Step::Decide { look, linked, again } => {
                 let Some((session, begun, ticket)) = model.looks.get(look).copied() else { continue };
-                let links = if linked { vec![stripe(&format!("pi_{session}"))] } else { Vec::new() };
+                let payment = stripe(&format!("pi_{session}"));
                 let decided = Decision {
-                    links,
+                    links: linked.map(|_| payment.clone()).into_iter().collect(),
+                    seen: linked.filter(|seen| *seen).map(|_| payment).into_iter().collect(),
                     look_again: again.map(at),
                     ..decision(&format!("cs_{session}"), ticket, 1, 0)
                 };

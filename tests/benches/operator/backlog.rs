@@ -56,12 +56,14 @@ pub(crate) async fn run(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
         short(took.as_secs_f64()),
         short(rate),
         percent(rate / f64::from(RateLimit::DOCUMENTED.per_second)),
+        counts.of(CallKind::List).to_string(),
         counts.too_many.to_string(),
         comers.len().to_string(),
         percentile(&comers, 50.0),
         percentile(&comers, 99.0),
     ]];
-    let head = ["seconds", "creates/s", "of the limit", "429", "new", "their p50 ms", "p99 ms"];
+    let head =
+        ["seconds", "creates/s", "of the limit", "pages listed", "429", "new", "their p50 ms", "p99 ms"];
     print!("{}", table(&head, &rows));
     println!("    (the burst of {} that the limit allows at first is left out)", RateLimit::DOCUMENTED.burst);
     stop(operator).await?;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, named_params, params, params_from_iter};
 
 use super::failure::Failure;
 use super::rows::{self, Columns, Word, millis, number, purchase};
-use super::{cluster, declared, deliveries, hands};
+use super::{cluster, declared, deliveries, hands, objects};
 use crate::store::{
     Counts, Cursor, FirstStart, GrantFilter, GrantRow, GrantState, JournalEntry, Progress, Resource,
 };
@@ -153,18 +153,18 @@ pub(super) fn due(connection: &Connection, now: Timestamp, limit: u32) -> Result
 /// The earliest time at which something is due.
 pub(super) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
     // One query each: SQLite answers a lone `min` from the first entry of an index.
-    let due = rows::first(
-        connection,
+    let [first, again, others] = objects::TURNS;
+    let sql = format!(
         "SELECT min(due) AS due FROM (
-             SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND kind = 'session') AS due
-             UNION ALL SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND kind <> 'session')
+             SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND {first}) AS due
+             UNION ALL SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND {again})
+             UNION ALL SELECT (SELECT min(due) FROM objects WHERE due IS NOT NULL AND {others})
              UNION ALL SELECT (SELECT min(due) FROM grants WHERE due IS NOT NULL)
              UNION ALL SELECT (SELECT min(due) FROM deliveries WHERE due IS NOT NULL)
              UNION ALL SELECT (SELECT min(due) FROM portal_wishes WHERE due IS NOT NULL)
-         )",
-        [],
-        |row| row.maybe_time("due"),
-    )?;
+         )"
+    );
+    let due = rows::first(connection, &sql, [], |row| row.maybe_time("due"))?;
     Ok(due.flatten())
 }
 

@@ -116,18 +116,27 @@ pub(super) fn clean(
     Ok(())
 }
 
-/// The dirty objects whose time has come, sessions first: somebody waits at the till.
+/// Whose turn comes first, in this order. The words are those of the partial indexes.
+pub(super) const TURNS: [&str; 3] = [
+    "purchase IS NULL AND kind IN ('session', 'subscription')",
+    "purchase IS NOT NULL AND kind = 'session'",
+    "NOT (kind = 'session' OR purchase IS NULL AND kind = 'subscription')",
+];
+
+/// The dirty objects whose time has come: first what nobody has looked at yet, as its buyer waits at the till, then sessions
+/// again, then the rest.
 pub(super) fn dirty(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Failure> {
-    let mut dirty = due_of(connection, "kind = 'session'", now, limit)?;
-    let left = limit.saturating_sub(u32::try_from(dirty.len()).unwrap_or(limit));
-    if left > 0 {
-        dirty.extend(due_of(connection, "kind <> 'session'", now, left)?);
+    let mut dirty = Vec::new();
+    for turn in TURNS {
+        let left = limit.saturating_sub(u32::try_from(dirty.len()).unwrap_or(limit));
+        if left > 0 {
+            dirty.extend(due_of(connection, turn, now, left)?);
+        }
     }
     Ok(dirty)
 }
 
 fn due_of(connection: &Connection, which: &str, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Failure> {
-    // The words of the condition are those of a partial index.
     let sql = format!(
         "SELECT id, kind, tries FROM objects WHERE due <= ?1 AND due IS NOT NULL AND {which} ORDER BY due LIMIT ?2"
     );
@@ -229,13 +238,14 @@ pub(super) fn linked(connection: &Connection, id: &StripeId) -> Result<Option<Pu
     Ok(found.flatten())
 }
 
-/// Links an object to a purchase. True if that joins events that came before: they are put after every look that has begun,
-/// as none has taken them in.
+/// Links an object to a purchase. True if that joins events that wait for a look: they are put after every look that has
+/// begun, as none has taken them in, except those from before the look that has `seen` the object as it stands.
 pub(super) fn link(
     connection: &Connection,
     id: &StripeId,
     purchase: &PurchaseId,
     drawn: u64,
+    seen: Option<Ticket>,
 ) -> Result<bool, Failure> {
     let object = object_named(id.clone());
     let sql = "INSERT INTO objects (id, kind, purchase) VALUES (?1, ?2, ?3)
@@ -245,8 +255,8 @@ pub(super) fn link(
     let Some(joined) = rows::one::<i64>(connection, sql, link)? else { return Ok(false) };
     let waiting = rows::run(
         connection,
-        "UPDATE events SET mark = ?2 WHERE object = ?1 AND state = 'pending'",
-        params![joined, number(drawn)],
+        "UPDATE events SET mark = ?2 WHERE object = ?1 AND state = 'pending' AND mark > ?3",
+        params![joined, number(drawn), number(seen.map_or(0, |ticket| ticket.0))],
     )?;
     Ok(waiting > 0)
 }

@@ -132,7 +132,8 @@ pub(super) fn decide(
     for fact in &decision.invoices {
         enter(connection, decision, fact)?;
     }
-    // Before the links: what these join was not taken in by this look.
+    // The links first: of the events that they join, those that this look has not taken in are put after it.
+    link(connection, decision, object)?;
     let shown = match decision.event_state {
         EventState::Parked | EventState::Ignored => (Some(decision.reason), decision.detail.as_deref()),
         EventState::Pending | EventState::Handled => (None, None),
@@ -144,7 +145,6 @@ pub(super) fn decide(
         let (looked_at, _) = objects::find_or_make(connection, &decision.looked_at)?;
         objects::clean(connection, looked_at, decision.ticket, None)?;
     }
-    link(connection, decision, object)?;
     let by = By {
         purchase: &decision.purchase,
         livemode: decision.livemode,
@@ -171,7 +171,7 @@ pub(super) fn attach(
         replace_snapshot(connection, &attachment.purchase, object, snapshot, attachment.ticket, body)?;
     }
     let drawn = objects::draw(connection)?;
-    objects::link(connection, &attachment.object.id, &attachment.purchase, drawn)?;
+    objects::link(connection, &attachment.object.id, &attachment.purchase, drawn, None)?;
     objects::clean(connection, object, attachment.ticket, None)?;
     if let Ok(own) = StripeId::parse(attachment.purchase.as_str()) {
         objects::mark(connection, &rows::object_named(own), drawn, attachment.at)?;
@@ -211,7 +211,8 @@ fn replace_snapshot(
     Ok(replaced > 0)
 }
 
-/// Joins objects to the purchase. Orphans that this finds a home for mark the object dirty once more.
+/// Joins objects to the purchase. Orphans that this finds a home for mark the object dirty once more, unless the look has
+/// taken in all that was told of them.
 fn link(connection: &Connection, decision: &Decision, object: i64) -> Result<(), Failure> {
     let own = &decision.snapshot.object.id;
     rows::run(
@@ -226,7 +227,8 @@ fn link(connection: &Connection, decision: &Decision, object: i64) -> Result<(),
             Some(number) => number,
             None => *drawn.insert(objects::draw(connection)?),
         };
-        joined |= objects::link(connection, id, &decision.purchase, number)?;
+        let seen = decision.seen.contains(id).then_some(decision.ticket);
+        joined |= objects::link(connection, id, &decision.purchase, number, seen)?;
     }
     match drawn {
         Some(number) if joined => {

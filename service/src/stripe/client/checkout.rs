@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::pace::Operation;
 use super::{Client, Error, list};
 
 /// What a price is for sale as.
@@ -21,27 +22,28 @@ impl Client {
         parameters: &[(String, String)],
         idempotency_key: &str,
     ) -> Result<String, Error> {
-        let session = self.post("/v1/checkout/sessions", parameters, idempotency_key).await?;
+        let session =
+            self.post(Operation::CreateSession, "/v1/checkout/sessions", parameters, idempotency_key).await?;
         let url = session["url"].as_str().map(str::to_owned);
         url.ok_or_else(|| Error::odd("a Checkout session without an address"))
     }
 
     /// What a price is for sale as (`price.active`, `price.type`).
     pub async fn price(&self, id: &str) -> Result<Offered, Error> {
-        let price = self.get(&format!("/v1/prices/{id}"), &[]).await?;
+        let price = self.get(Operation::Other, &format!("/v1/prices/{id}"), &[]).await?;
         Ok(Offered { active: price["active"] == true, recurring: price["type"] == "recurring" })
     }
 
     /// The active price that has a lookup key now.
     pub async fn price_of_lookup_key(&self, key: &str) -> Result<Option<String>, Error> {
         let query = [("lookup_keys[]", key), ("active", "true"), ("limit", "1")];
-        let prices = self.get("/v1/prices", &query).await?;
+        let prices = self.get(Operation::Other, "/v1/prices", &query).await?;
         list(&prices)?.first().map(id_of).transpose()
     }
 
     /// The default price of a product.
     pub async fn default_price(&self, product: &str) -> Result<Option<String>, Error> {
-        let product = self.get(&format!("/v1/products/{product}"), &[]).await?;
+        let product = self.get(Operation::Other, &format!("/v1/products/{product}"), &[]).await?;
         match &product["default_price"] {
             Value::Null => Ok(None),
             Value::String(id) => Ok(Some(id.clone())),

@@ -1,11 +1,10 @@
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use grantsmith_core::purchase::StripeId;
 
 use super::*;
-use crate::stripe::client::{Client, Error, Settings};
+use crate::stripe::client::{Client, Error, Pace, Settings};
 use crate::stripe::key::ApiKey;
 
 const KEY: &str = "rk_test_topsecret";
@@ -24,8 +23,8 @@ impl Bench {
         let world = Arc::new(world());
         let server = Server::start(Arc::clone(&world), KEY).await.expect("a port");
         let key = ApiKey::parse(KEY).expect("a key").shared();
-        let mut settings = Settings::new(server.url(), key, http.clone());
-        settings.rate = NonZeroU32::MAX;
+        let mut settings = Settings::new(server.url(), key, Mode::Test, http.clone());
+        settings.pace = Pace::UNBOUNDED;
         settings.backoff = Duration::from_millis(1);
         Self { world, server, client: Client::new(settings), http }
     }
