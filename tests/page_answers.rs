@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const UNKNOWN: &str = "cs_test_a1unknownunknownunknownunknownunknown";
-const SHAPES: [Shape; 3] = [Shape::Standalone, Shape::Split, Shape::Cluster];
-
 async fn visit(stack: &Stack, path: &str) -> Response {
     let visit = stack.client.get(stack.url(path)).header("accept", "text/html");
     visit.send().await.expect("an answer")
@@ -74,7 +72,7 @@ async fn no_page_is_kept_or_named_to_others_and_each_has_a_policy_of_its_own() {
 
 #[tokio::test]
 async fn a_program_is_told_the_same_in_json_by_one_process_and_by_two() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).start().await;
         let bought = stack.buy(order().times(2)).await;
         let keys = stack.keys(&bought.session).await;
@@ -118,7 +116,7 @@ async fn a_lifetime_license_has_no_end_in_json() {
 
 #[tokio::test]
 async fn while_authforge_is_down_the_page_is_pending_in_both_forms() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).flags(&["--lost-create-quarantine", "1s"]).start().await;
         stack.authforge.switch(|switches| switches.down = true);
         let bought = stack.buy(order()).await;
@@ -138,7 +136,7 @@ async fn while_authforge_is_down_the_page_is_pending_in_both_forms() {
 
 #[tokio::test]
 async fn the_page_forgets_the_key_after_its_time() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).flags(&["--success-page-for", "1s"]).start().await;
         let bought = stack.buy(order()).await;
         stack.until_grant(&bought.session, "READY", "Issued").await;

@@ -10,7 +10,6 @@ use grantsmith_tests::{APP, Browser, Shape, Stack, until};
 use reqwest::Response;
 use serde_json::Value;
 
-const SHAPES: [Shape; 3] = [Shape::Standalone, Shape::Split, Shape::Cluster];
 const BUYER: &str = "Buyer@Example.com";
 
 fn server(stack: &Stack) -> &Mailpit {
@@ -135,7 +134,7 @@ async fn buyers_way(stack: &Stack, name: &str, browser: &Browser) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buyer_finds_the_key_by_a_mailed_link_and_has_it_sent_again() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape)
             .flags(&["--mail-reply-to", "help@shop.example"])
             .web_flags(&["--seller-name", "Test Shop"])
@@ -231,7 +230,7 @@ async fn page(answer: Response, address: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_address_gets_the_same_page_and_no_mail() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).start().await;
         sold(&stack, order().by(BUYER)).await;
         let stranger = "stranger@example.com";
@@ -253,7 +252,7 @@ async fn an_unknown_address_gets_the_same_page_and_no_mail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opening_the_link_spends_nothing_and_pressing_spends_it_once() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).start().await;
         let (_, key) = sold(&stack, order().by(BUYER)).await;
         let link = mailed_link(&stack, BUYER, "192.0.2.1").await;
@@ -309,7 +308,7 @@ async fn nobody_can_have_the_keys_of_others_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_has_three_links_an_hour_known_or_not() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).start().await;
         sold(&stack, order().by(BUYER)).await;
         for address in [BUYER, "stranger@example.com"] {
@@ -328,7 +327,7 @@ async fn an_address_has_three_links_an_hour_known_or_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_has_ten_requests_a_minute() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).start().await;
         for n in 0..5 {
             assert_eq!(ask(&stack, &format!("stranger{n}@example.com"), "192.0.2.1").await.status(), 200);
@@ -434,7 +433,7 @@ async fn a_wish_outlives_the_mail_server_and_a_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_form_of_ours_sends_is_answered_kindly() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).start().await;
         let hostile = "\"><script>window.x=1</script>@example.com";
         let bad = ask(&stack, hostile, "192.0.2.1").await;
@@ -460,7 +459,7 @@ async fn what_no_form_of_ours_sends_is_answered_kindly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_mail_the_portal_says_that_there_is_none() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).without_mail().start().await;
         let bought = stack.buy(order().by(BUYER)).await;
         stack.keys(&bought.session).await;
@@ -475,7 +474,7 @@ async fn without_mail_the_portal_says_that_there_is_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_address_nor_token_is_in_logs_metrics_or_the_record() {
-    for shape in SHAPES {
+    for shape in Shape::ALL {
         let mut stack = Stack::plan(shape).start().await;
         let (bought, key) = sold(&stack, order().by("canary.buyer@very-secret.example")).await;
         ask(&stack, "canary.stranger@very-secret.example", "203.0.113.77").await;

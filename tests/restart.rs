@@ -109,17 +109,24 @@ impl Burst {
             if kill == KILLS / 2 {
                 self.spoil(12);
             }
-            let front = shape == Shape::Split && self.dice.random();
+            let front = shape != Shape::Standalone && self.dice.random();
             if front {
                 self.stack.kill_front().await;
             }
-            if !front || self.dice.random() {
+            let operator = shape == Shape::Cluster && self.dice.random();
+            if operator {
+                self.stack.kill_operator().await;
+            }
+            if !(front || operator) || self.dice.random() {
                 self.stack.kill_back().await;
                 if kill <= STILLBORN {
                     let life = Duration::from_millis(self.dice.random_range(0..120));
                     self.stack.stillborn_back(life).await;
                 }
                 self.stack.up_back().await;
+            }
+            if operator {
+                self.stack.up_operator().await;
             }
             if front {
                 self.stack.up_front().await;
@@ -227,8 +234,8 @@ async fn visits(
     }
 }
 
-async fn burst(shape: Shape) {
-    let mut burst = Burst::of(shape, 200).await;
+async fn burst(shape: Shape, purchases: usize) {
+    let mut burst = Burst::of(shape, purchases).await;
     burst.spoil(24);
     let shown = burst.play(async |burst| burst.kill_and_restart(shape).await).await;
     burst.stack.assert_promise();
@@ -238,12 +245,18 @@ async fn burst(shape: Shape) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_survives_kills_of_the_one_process() {
-    burst(Shape::Standalone).await;
+    burst(Shape::Standalone, 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_survives_kills_of_server_and_webhook() {
-    burst(Shape::Split).await;
+    burst(Shape::Split, 200).await;
+}
+
+/// Fewer, as each is several writes to a real cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_survives_kills_of_server_webhook_and_operator() {
+    burst(Shape::Cluster, 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ const FLAGS: &[&str] = &["--lost-create-quarantine", "3s"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_outlasts_an_authforge_that_answers_503() {
-    for shape in [Shape::Standalone, Shape::Split] {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).without_mail().flags(FLAGS).start().await;
         stack.authforge.switch(|switches| switches.down = true);
         let sessions = buy(&stack, 5).await;

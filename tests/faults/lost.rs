@@ -26,7 +26,7 @@ async fn told(stack: &Stack, session: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_is_found_by_looking_and_mailed_once() {
-    for shape in [Shape::Standalone, Shape::Split] {
+    for shape in Shape::ALL {
         for fault in [Fault::LostAfter, Fault::FiveHundredAfterCommit, Fault::TruncatedBody] {
             let stack = quarantine(shape, "60s", 0).start().await;
             stack.authforge.script(CallKind::Create, [fault]);
@@ -43,27 +43,31 @@ async fn a_lost_answer_is_found_by_looking_and_mailed_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_listed_within_the_quarantine_is_not_made_twice() {
-    let stack = quarantine(Shape::Standalone, "6s", 3_000).start().await;
-    stack.authforge.script(CallKind::Create, [Fault::LostAfter]);
-    let bought = stack.buy(order()).await;
-    let grant = stack.until_grant(&bought.session, "ISSUING", "OutcomeUnknown").await;
-    assert!(grant["licenses"][0]["masked_key"] == "", "nothing is shown before it is known");
-    assert_eq!(told(&stack, &bought.session).await, stack.live()[&bought.session]);
-    assert_eq!(stack.authforge.counts().of(CallKind::Create), 1);
-    stack.assert_promise();
+    for shape in [Shape::Standalone, Shape::Cluster] {
+        let stack = quarantine(shape, "6s", 3_000).start().await;
+        stack.authforge.script(CallKind::Create, [Fault::LostAfter]);
+        let bought = stack.buy(order()).await;
+        let grant = stack.until_grant(&bought.session, "ISSUING", "OutcomeUnknown").await;
+        assert!(grant["licenses"][0]["masked_key"] == "", "nothing is shown before it is known");
+        assert_eq!(told(&stack, &bought.session).await, stack.live()[&bought.session]);
+        assert_eq!(stack.authforge.counts().of(CallKind::Create), 1);
+        stack.assert_promise();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_never_made_is_made_once_the_quarantine_is_over() {
-    let stack = quarantine(Shape::Standalone, "4s", 0).start().await;
-    stack.authforge.script(CallKind::Create, [Fault::LostBefore]);
-    let begun = Instant::now();
-    let bought = stack.buy(order()).await;
-    let keys = told(&stack, &bought.session).await;
-    assert!(begun.elapsed() >= Duration::from_secs(4), "not before: {:?}", begun.elapsed());
-    assert_eq!(keys, stack.live()[&bought.session]);
-    assert_eq!(stack.authforge.counts().of(CallKind::Create), 2);
-    stack.assert_promise();
+    for shape in [Shape::Standalone, Shape::Cluster] {
+        let stack = quarantine(shape, "4s", 0).start().await;
+        stack.authforge.script(CallKind::Create, [Fault::LostBefore]);
+        let begun = Instant::now();
+        let bought = stack.buy(order()).await;
+        let keys = told(&stack, &bought.session).await;
+        assert!(begun.elapsed() >= Duration::from_secs(4), "not before: {:?}", begun.elapsed());
+        assert_eq!(keys, stack.live()[&bought.session]);
+        assert_eq!(stack.authforge.counts().of(CallKind::Create), 2);
+        stack.assert_promise();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,27 +88,29 @@ async fn a_restart_in_the_quarantine_begins_it_anew_and_makes_no_second_key() {
 /// The assumption is broken: what was made shows only after the quarantine. Then there are two, and the buyer has one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_listed_after_the_quarantine_is_a_second_key_that_nobody_gets() {
-    let stack = quarantine(Shape::Standalone, "2s", 8_000).start().await;
-    stack.authforge.script(CallKind::Create, [Fault::LostAfter]);
-    let bought = stack.buy(order()).await;
-    let keys = told(&stack, &bought.session).await;
-    let made = stack.authforge.history();
-    assert_eq!(made.iter().filter(|deed| deed.what == Deeds::Created).count(), 2);
-    assert_eq!(keys, [made.last().expect("the second").key.clone()], "the one whose answer came");
-    // A look by somebody else's purchase, with both in the listing, changes nothing about what the buyer has.
-    until("both to be listed", async || {
-        let now = stack.now();
-        stack
-            .authforge
-            .licenses()
-            .iter()
-            .all(|l| now.duration_since(l.created_at).as_secs() > 8)
-            .then_some(())
-    })
-    .await;
-    stack.authforge.script(CallKind::Create, [Fault::LostBefore]);
-    let other = stack.buy(order()).await;
-    assert_eq!(stack.keys(&other.session).await.len(), 1);
-    assert_eq!(stack.keys(&bought.session).await, keys);
-    assert!(stack.live()[&bought.session].contains(&keys[0]), "and it is alive");
+    for shape in [Shape::Standalone, Shape::Cluster] {
+        let stack = quarantine(shape, "2s", 8_000).start().await;
+        stack.authforge.script(CallKind::Create, [Fault::LostAfter]);
+        let bought = stack.buy(order()).await;
+        let keys = told(&stack, &bought.session).await;
+        let made = stack.authforge.history();
+        assert_eq!(made.iter().filter(|deed| deed.what == Deeds::Created).count(), 2);
+        assert_eq!(keys, [made.last().expect("the second").key.clone()], "the one whose answer came");
+        // A look by somebody else's purchase, with both in the listing, changes nothing about what the buyer has.
+        until("both to be listed", async || {
+            let now = stack.now();
+            stack
+                .authforge
+                .licenses()
+                .iter()
+                .all(|l| now.duration_since(l.created_at).as_secs() > 8)
+                .then_some(())
+        })
+        .await;
+        stack.authforge.script(CallKind::Create, [Fault::LostBefore]);
+        let other = stack.buy(order()).await;
+        assert_eq!(stack.keys(&other.session).await.len(), 1);
+        assert_eq!(stack.keys(&bought.session).await, keys);
+        assert!(stack.live()[&bought.session].contains(&keys[0]), "and it is alive");
+    }
 }

@@ -25,7 +25,7 @@ async fn ids(stack: &Stack) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_server_that_is_away_gets_each_mail_once_when_it_is_back() {
-    for shape in [Shape::Standalone, Shape::Split] {
+    for shape in Shape::ALL {
         let mut stack = Stack::plan(shape).start().await;
         stack.mail.as_mut().expect("mail").down().await;
         let (one, two) = (stack.buy(order()).await, stack.buy(order()).await);

@@ -17,7 +17,7 @@ fn record(stack: &Stack) -> Connection {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_record_answers_503_and_loses_nothing_that_was_answered() {
-    for shape in [Shape::Standalone, Shape::Split] {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).without_mail().start().await;
         let mut sessions = buy(&stack, 3).await;
         let lock = record(&stack);

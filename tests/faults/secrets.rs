@@ -31,7 +31,7 @@ async fn until_answered(stack: &Stack, secret: &str, status: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_changed_while_running() {
-    for shape in [Shape::Standalone, Shape::Split] {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).without_mail().start().await;
         until_answered(&stack, NEW, 400).await;
         write(&stack, &format!("{WEBHOOK_SECRET}\r\n{NEW}\r\n\r\n"));
@@ -55,7 +55,7 @@ async fn secrets_are_changed_while_running() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_and_test_are_kept_apart() {
-    for shape in [Shape::Standalone, Shape::Split] {
+    for shape in Shape::ALL {
         let stack = Stack::plan(shape).without_mail().start().await;
         write(&stack, &format!("test:{WEBHOOK_SECRET}\nlive:{NEW}\n"));
         let live = World::new(Mode::Live, rand::random());

@@ -123,7 +123,7 @@ async fn kills_of_server_and_operator_in_a_burst_lose_and_double_nothing() {
             stack.kill_back().await;
             stack.up_back().await;
         } else {
-            stack.operator.take().expect("it runs").kill().await;
+            stack.kill_operator().await;
             stack.up_operator().await;
         }
     }

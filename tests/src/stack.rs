@@ -47,6 +47,11 @@ pub enum Shape {
     Cluster,
 }
 
+impl Shape {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Standalone, Self::Split, Self::Cluster];
+}
+
 /// An installation to be started.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -394,6 +399,11 @@ impl Stack {
     pub async fn kill_back(&mut self) {
         let program = self.back.take().expect("it runs");
         self.logs.push_str(&program.kill().await);
+    }
+
+    /// `kill -9` of the operator.
+    pub async fn kill_operator(&mut self) {
+        self.logs.push_str(&self.operator.take().expect("it runs").kill().await);
     }
 
     /// Starts the program that holds the record and kills it after this long, wherever its start has got to.
