@@ -234,6 +234,10 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// alone.
     async fn take_in(&self, declaration: Declaration) -> Result<(), Error>;
 
+    /// Keeps what the cluster and this record agree upon about a grant's override, and what this program is about to write
+    /// there: whoever is asked later who wrote it must know, also after a crash.
+    async fn agree(&self, grant: &GrantId, agreed: String) -> Result<(), Error>;
+
     /// Ends a grant that people have taken out of the cluster, where the object of this name was it.
     async fn let_go(&self, grant: &GrantId, object: &str, at: Timestamp) -> Result<(), Error>;
 

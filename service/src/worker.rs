@@ -157,11 +157,32 @@ impl<K: Eq + Hash + Clone> InFlight<K> {
         }
     }
 
+    /// Begins a pass over the record, which is asked after this.
+    fn pass(&self) -> Pass<'_, K> {
+        let busy = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Pass { places: self, busy }
+    }
+
     /// Takes a place for `key`, unless it has one or there is none.
     fn enter(&self, key: &K) -> Option<Place<K>> {
         let permit = self.places.clone().try_acquire_owned().ok()?;
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.insert(key.clone()).then(|| Place { key: key.clone(), keys: self.keys.clone(), _permit: permit })
+    }
+}
+
+/// A look at what the record says is due.
+#[derive(Debug)]
+struct Pass<'a, K> {
+    places: &'a InFlight<K>,
+    busy: HashSet<K>,
+}
+
+impl<K: Eq + Hash + Clone> Pass<'_, K> {
+    /// Takes a place for `key`, unless somebody was at it when the pass began: whoever ended since has made what the record
+    /// told out of date, and wakes the next pass.
+    fn enter(&self, key: &K) -> Option<Place<K>> {
+        if self.busy.contains(key) { None } else { self.places.enter(key) }
     }
 }
 
@@ -253,8 +274,9 @@ impl Worker {
         now: Timestamp,
     ) -> Result<(), crate::store::Error> {
         let touched = self.touched.take(|id| self.working.enter(id));
+        let pass = self.working.pass();
         let due = ask(self.working.ask(), |limit| self.store.due_grants(now, limit)).await?;
-        let due = due.into_iter().filter_map(|id| self.working.enter(&id).map(|place| (id, place)));
+        let due = due.into_iter().filter_map(|id| pass.enter(&id).map(|place| (id, place)));
         for (id, place) in touched.into_iter().chain(due) {
             let worker = self.clone();
             tasks.spawn(async move {
@@ -263,8 +285,9 @@ impl Worker {
                 worker.wake.notify_one();
             });
         }
+        let pass = self.looking.pass();
         for dirty in ask(self.looking.ask(), |limit| self.store.dirty(now, limit)).await? {
-            if let Some(place) = self.looking.enter(&dirty.object.id) {
+            if let Some(place) = pass.enter(&dirty.object.id) {
                 let worker = self.clone();
                 tasks.spawn(async move {
                     let decided = worker.look(dirty).await;
@@ -280,8 +303,9 @@ impl Worker {
                 });
             }
         }
+        let pass = self.mailing.pass();
         for delivery in ask(self.mailing.ask(), |limit| self.store.due_deliveries(now, limit)).await? {
-            if let Some(place) = self.mailing.enter(&delivery.grant) {
+            if let Some(place) = pass.enter(&delivery.grant) {
                 let (worker, stop) = (self.clone(), stop.clone());
                 tasks.spawn(async move {
                     worker.deliver(delivery, &stop).await;
@@ -290,8 +314,9 @@ impl Worker {
                 });
             }
         }
+        let pass = self.inviting.pass();
         for wish in ask(self.inviting.ask(), |limit| self.store.due_wishes(now, limit)).await? {
-            if let Some(place) = self.inviting.enter(&wish.number) {
+            if let Some(place) = pass.enter(&wish.number) {
                 let worker = self.clone();
                 tasks.spawn(async move {
                     worker.invite(wish).await;
@@ -346,5 +371,24 @@ impl std::fmt::Debug for Worker {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_since_the_record_was_asked_is_left_to_the_next_pass() {
+        let mails = InFlight::new(2);
+        let place = mails.enter(&"grant");
+        let pass = mails.pass();
+        assert!(pass.enter(&"other").is_some());
+        drop(place);
+        assert!(
+            pass.enter(&"grant").is_none(),
+            "the record may have been asked before that mail was written down"
+        );
+        assert!(mails.pass().enter(&"grant").is_some());
     }
 }

@@ -168,7 +168,7 @@ CREATE TABLE grants (
     object TEXT,
     -- The Secret that holds its keys.
     secret TEXT,
-    -- What of its override the cluster and this record agree upon, as JSON.
+    -- What of its override the cluster and this record agree upon, and what is being written there, as JSON.
     agreed TEXT,
     -- When it was first decided.
     created INTEGER NOT NULL,

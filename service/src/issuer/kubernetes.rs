@@ -194,6 +194,9 @@ impl Cluster {
         let grant = match resource::compare(row, &grant) {
             Verdict::Same => grant,
             Verdict::Write => {
+                if let Some(intent) = resource::intent(row, &grant) {
+                    self.store.agree(&row.id, intent).await?;
+                }
                 let change = Patch::Merge(resource::overruling(row));
                 self.grants.patch(resource::name(row), &by_us(), &change).await?
             }

@@ -270,6 +270,11 @@ impl Store for Sqlite {
         self.writer.write(move |db| cluster::take_in(db, &declaration)).await
     }
 
+    async fn agree(&self, grant: &GrantId, agreed: String) -> Result<(), Error> {
+        let grant = grant.clone();
+        self.writer.write(move |db| cluster::agree(db, &grant, &agreed)).await
+    }
+
     async fn let_go(&self, grant: &GrantId, object: &str, at: Timestamp) -> Result<(), Error> {
         let (grant, object) = (grant.clone(), object.to_owned());
         self.writer.write(move |db| cluster::let_go(db, &grant, &object, at)).await

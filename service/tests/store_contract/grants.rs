@@ -5,7 +5,7 @@ use grantsmith_core::purchase::Email;
 use grantsmith_core::terms::Duration;
 use grantsmith_core::{DesiredState, LicenseKey, Reason};
 use grantsmith_service::store::{
-    Cursor, Decision, GrantFilter, GrantRow, GrantState, Progress, Source, Store,
+    Cursor, Decision, GrantFilter, GrantRow, GrantState, Progress, Sighting, Source, Store,
 };
 
 use crate::Harness;
@@ -170,6 +170,24 @@ pub(crate) async fn a_round_that_a_decision_has_overtaken_writes_nothing<H: Harn
     assert_eq!(row.state, GrantState::Ready);
     assert!(row.licenses.iter().all(|license| license.reason == Reason::Issued));
     assert_eq!(lines(&*store, "cs_1").await.len(), 3);
+}
+
+pub(crate) async fn what_is_about_to_be_written_outlasts_whatever_overtakes_it<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 1, 1).await;
+    let read = grant(&*store, "cs_1").await.decided;
+    store.agree(&grant_id("cs_1"), "first".to_owned()).await.expect("writes");
+    decide(&*store, "cs_1", 2, 1).await;
+    let seen = |agreed: &str| Some(Sighting { licenses: Vec::new(), agreed: Some(agreed.to_owned()) });
+    let overtaken = Progress { sighting: seen("late"), ..ready("cs_1", 1, 1) };
+    store.progress(overtaken, read).await.expect("writes");
+    let after = harness.crash().await;
+    let store = after.open().await;
+    let row = grant(&*store, "cs_1").await;
+    assert_eq!(row.agreed.as_deref(), Some("first"));
+    let progress = Progress { sighting: seen("both"), ..ready("cs_1", 2, 2) };
+    store.progress(progress, row.decided).await.expect("writes");
+    assert_eq!(grant(&*store, "cs_1").await.agreed.as_deref(), Some("both"));
 }
 
 pub(crate) async fn a_shrunken_declaration_loses_no_license<H: Harness>(harness: H) {

@@ -79,6 +79,7 @@ macro_rules! contract {
             the_same_decision_again_changes_nothing,
             a_changed_declaration_brings_work,
             a_round_that_a_decision_has_overtaken_writes_nothing,
+            what_is_about_to_be_written_outlasts_whatever_overtakes_it,
             a_shrunken_declaration_loses_no_license,
             a_grant_that_is_over_has_no_work,
             who_paid_last_is_served_first,

@@ -66,6 +66,23 @@ pub(super) struct Agreed {
     /// Which object: another one of the same name never agreed to anything.
     uid: String,
     ruling: Option<Ruling>,
+    /// What this program has set out to write since. It may be there though nobody noted that it is: the process died, or the
+    /// grant was decided anew meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    writing: Vec<Option<Ruling>>,
+}
+
+impl Agreed {
+    /// What was last agreed upon with this very object.
+    fn with(row: &GrantRow, found: &LicenseGrant) -> Option<Self> {
+        let agreed = row.agreed.as_deref().and_then(|agreed| serde_json::from_str::<Self>(agreed).ok());
+        agreed.filter(|agreed| Some(&agreed.uid) == found.metadata.uid.as_ref())
+    }
+
+    /// Whether what is there needs nobody else to have written it.
+    fn explains(&self, theirs: Option<&Ruling>) -> bool {
+        theirs == self.ruling.as_ref() || self.writing.iter().any(|ours| theirs == ours.as_ref())
+    }
 }
 
 /// Whose override counts.
@@ -230,10 +247,8 @@ pub(super) fn compare(row: &GrantRow, found: &LicenseGrant) -> Verdict {
     if ours == theirs {
         return Verdict::Same;
     }
-    let agreed = row.agreed.as_deref().and_then(|agreed| serde_json::from_str::<Agreed>(agreed).ok());
-    let base = agreed.filter(|agreed| Some(&agreed.uid) == found.metadata.uid.as_ref());
-    let changed = match &base {
-        Some(base) => theirs != base.ruling,
+    let changed = match Agreed::with(row, found) {
+        Some(base) => !base.explains(theirs.as_ref()),
         // Never seen before: what is there was written by somebody, what is not there was not taken back.
         None => theirs.is_some(),
     };
@@ -259,7 +274,21 @@ pub(super) fn person(found: &LicenseGrant) -> String {
 /// What was agreed upon, to be kept.
 pub(super) fn agreed(found: &LicenseGrant) -> Option<String> {
     let ruling = Ruling::of(found.spec.hand.as_ref());
-    serde_json::to_string(&Agreed { uid: found.uid()?, ruling }).ok()
+    serde_json::to_string(&Agreed { uid: found.uid()?, ruling, writing: Vec::new() }).ok()
+}
+
+/// What was agreed upon and what is about to be written, to be kept before it is written.
+pub(super) fn intent(row: &GrantRow, found: &LicenseGrant) -> Option<String> {
+    let first = || {
+        let ruling = Ruling::of(found.spec.hand.as_ref());
+        Some(Agreed { uid: found.uid()?, ruling, writing: Vec::new() })
+    };
+    let mut agreed = Agreed::with(row, found).or_else(first)?;
+    let ours = Ruling::on_record(row.hand.as_ref());
+    if !agreed.writing.contains(&ours) {
+        agreed.writing.push(ours);
+    }
+    serde_json::to_string(&agreed).ok()
 }
 
 /// The change that makes an object's override what the record says, whatever was there.
@@ -445,3 +474,6 @@ fn paired(declared: &[GrantLicense], seen: &[Seen]) -> Vec<GrantLicense> {
 pub(super) fn all(row: &GrantRow, reason: Reason) -> Vec<(LicenseName, Reason)> {
     row.licenses.iter().map(|license| (license.desired.name.clone(), reason)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,10 +30,15 @@ pub(super) fn sight(
         catch_up(connection, grant, seen)?;
     }
     if let Some(agreed) = &sighting.agreed {
-        let sql = "UPDATE grants SET agreed = ?2 WHERE id = ?1 AND agreed IS NOT ?2";
-        rows::run(connection, sql, [grant.as_str(), agreed.as_str()])?;
+        agree(connection, grant, agreed)?;
     }
     Ok(())
+}
+
+/// Keeps what both sides agree upon about an override.
+pub(super) fn agree(connection: &Connection, grant: &GrantId, agreed: &str) -> Result<(), Failure> {
+    let sql = "UPDATE grants SET agreed = ?2 WHERE id = ?1 AND agreed IS NOT ?2";
+    rows::run(connection, sql, [grant.as_str(), agreed]).map(|_| ())
 }
 
 /// A key that people had replaced in the cluster is replaced on record too, and stays so at later decisions.
