@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const UNKNOWN: &str = "cs_test_a1unknownunknownunknownunknownunknown";
+
 async fn visit(stack: &Stack, path: &str) -> Response {
     let visit = stack.client.get(stack.url(path)).header("accept", "text/html");
     visit.send().await.expect("an answer")

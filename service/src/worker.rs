@@ -148,19 +148,10 @@ impl<K: Eq + Hash + Clone> InFlight<K> {
         Self { keys: Arc::default(), places: Arc::new(Semaphore::new(most)), most }
     }
 
-    /// How many rows to ask the record for, so that those under way cannot hide others.
-    fn ask(&self) -> u32 {
-        if self.places.available_permits() == 0 {
-            0
-        } else {
-            u32::try_from(self.most * 2).unwrap_or(u32::MAX)
-        }
-    }
-
-    /// Begins a pass over the record, which is asked after this.
+    /// Begins a pass over the record.
     fn pass(&self) -> Pass<'_, K> {
         let busy = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Pass { places: self, busy }
+        Pass { of: self, busy }
     }
 
     /// Takes a place for `key`, unless it has one or there is none.
@@ -174,15 +165,26 @@ impl<K: Eq + Hash + Clone> InFlight<K> {
 /// A look at what the record says is due.
 #[derive(Debug)]
 struct Pass<'a, K> {
-    places: &'a InFlight<K>,
+    of: &'a InFlight<K>,
     busy: HashSet<K>,
 }
 
 impl<K: Eq + Hash + Clone> Pass<'_, K> {
+    /// Asks the record for rows, unless there is no place for any: so many that those under way cannot hide others.
+    async fn ask<T, F>(&self, rows: impl FnOnce(u32) -> F) -> Result<Vec<T>, crate::store::Error>
+    where
+        F: Future<Output = Result<Vec<T>, crate::store::Error>>,
+    {
+        if self.of.places.available_permits() == 0 {
+            return Ok(Vec::new());
+        }
+        rows(u32::try_from(self.of.most * 2).unwrap_or(u32::MAX)).await
+    }
+
     /// Takes a place for `key`, unless somebody was at it when the pass began: whoever ended since has made what the record
     /// told out of date, and wakes the next pass.
     fn enter(&self, key: &K) -> Option<Place<K>> {
-        if self.busy.contains(key) { None } else { self.places.enter(key) }
+        if self.busy.contains(key) { None } else { self.of.enter(key) }
     }
 }
 
@@ -275,7 +277,7 @@ impl Worker {
     ) -> Result<(), crate::store::Error> {
         let touched = self.touched.take(|id| self.working.enter(id));
         let pass = self.working.pass();
-        let due = ask(self.working.ask(), |limit| self.store.due_grants(now, limit)).await?;
+        let due = pass.ask(|limit| self.store.due_grants(now, limit)).await?;
         let due = due.into_iter().filter_map(|id| pass.enter(&id).map(|place| (id, place)));
         for (id, place) in touched.into_iter().chain(due) {
             let worker = self.clone();
@@ -286,7 +288,7 @@ impl Worker {
             });
         }
         let pass = self.looking.pass();
-        for dirty in ask(self.looking.ask(), |limit| self.store.dirty(now, limit)).await? {
+        for dirty in pass.ask(|limit| self.store.dirty(now, limit)).await? {
             if let Some(place) = pass.enter(&dirty.object.id) {
                 let worker = self.clone();
                 tasks.spawn(async move {
@@ -304,7 +306,7 @@ impl Worker {
             }
         }
         let pass = self.mailing.pass();
-        for delivery in ask(self.mailing.ask(), |limit| self.store.due_deliveries(now, limit)).await? {
+        for delivery in pass.ask(|limit| self.store.due_deliveries(now, limit)).await? {
             if let Some(place) = pass.enter(&delivery.grant) {
                 let (worker, stop) = (self.clone(), stop.clone());
                 tasks.spawn(async move {
@@ -315,7 +317,7 @@ impl Worker {
             }
         }
         let pass = self.inviting.pass();
-        for wish in ask(self.inviting.ask(), |limit| self.store.due_wishes(now, limit)).await? {
+        for wish in pass.ask(|limit| self.store.due_wishes(now, limit)).await? {
             if let Some(place) = pass.enter(&wish.number) {
                 let worker = self.clone();
                 tasks.spawn(async move {
@@ -352,14 +354,6 @@ impl Worker {
     fn after(&self, wait: Duration) -> Timestamp {
         self.now().checked_add(wait).unwrap_or(Timestamp::MAX)
     }
-}
-
-/// Asks for rows, unless there is no place for any.
-async fn ask<T, F>(limit: u32, rows: impl FnOnce(u32) -> F) -> Result<Vec<T>, crate::store::Error>
-where
-    F: Future<Output = Result<Vec<T>, crate::store::Error>>,
-{
-    if limit == 0 { Ok(Vec::new()) } else { rows(limit).await }
 }
 
 impl std::fmt::Debug for Worker {

@@ -87,3 +87,8 @@ pub fn milliseconds(histogram: &Histogram<u64>, percent: f64) -> f64 {
     let micros = histogram.value_at_quantile(percent / 100.0);
     f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1_000.0
 }
+
+/// The same, to be printed.
+pub fn percentile(histogram: &Histogram<u64>, percent: f64) -> String {
+    short(milliseconds(histogram, percent))
+}

@@ -19,10 +19,9 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use grantsmith_authforge::fake::RateLimit;
-use grantsmith_tests::measure::{histogram, milliseconds, short};
+use grantsmith_tests::measure::{histogram, percentile};
 use grantsmith_tests::realm::{Operator, Realm};
 use grantsmith_tests::{Cluster, wait};
-use hdrhistogram::Histogram;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{WatchEvent, WatchParams};
 use serde_json::Value;
@@ -166,9 +165,4 @@ async fn stop(operator: Operator) -> anyhow::Result<()> {
     let (code, log) = operator.stop().await;
     anyhow::ensure!(code == Some(0), "the operator said:\n{log}");
     Ok(())
-}
-
-/// A percentile in milliseconds.
-fn percentile(histogram: &Histogram<u64>, percent: f64) -> String {
-    short(milliseconds(histogram, percent))
 }

@@ -26,7 +26,7 @@ use grantsmith_core::port::Clock as _;
 use grantsmith_core::{GrantId, PurchaseId};
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::{Bought, Rendering, World};
-use grantsmith_tests::measure::{histogram, milliseconds, short, table};
+use grantsmith_tests::measure::{histogram, milliseconds, percentile, short, table};
 use grantsmith_tests::node::{self, ADDRESS, Node};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::wait::until_within;
@@ -341,8 +341,4 @@ impl Over {
         }
         rows
     }
-}
-
-fn percentile(histogram: &Histogram<u64>, percent: f64) -> String {
-    short(milliseconds(histogram, percent))
 }

@@ -73,6 +73,12 @@ pub(super) struct Agreed {
 }
 
 impl Agreed {
+    /// That both sides say what an object says.
+    fn of(found: &LicenseGrant) -> Option<Self> {
+        let ruling = Ruling::of(found.spec.hand.as_ref());
+        Some(Self { uid: found.uid()?, ruling, writing: Vec::new() })
+    }
+
     /// What was last agreed upon with this very object.
     fn with(row: &GrantRow, found: &LicenseGrant) -> Option<Self> {
         let agreed = row.agreed.as_deref().and_then(|agreed| serde_json::from_str::<Self>(agreed).ok());
@@ -273,17 +279,12 @@ pub(super) fn person(found: &LicenseGrant) -> String {
 
 /// What was agreed upon, to be kept.
 pub(super) fn agreed(found: &LicenseGrant) -> Option<String> {
-    let ruling = Ruling::of(found.spec.hand.as_ref());
-    serde_json::to_string(&Agreed { uid: found.uid()?, ruling, writing: Vec::new() }).ok()
+    serde_json::to_string(&Agreed::of(found)?).ok()
 }
 
 /// What was agreed upon and what is about to be written, to be kept before it is written.
 pub(super) fn intent(row: &GrantRow, found: &LicenseGrant) -> Option<String> {
-    let first = || {
-        let ruling = Ruling::of(found.spec.hand.as_ref());
-        Some(Agreed { uid: found.uid()?, ruling, writing: Vec::new() })
-    };
-    let mut agreed = Agreed::with(row, found).or_else(first)?;
+    let mut agreed = Agreed::with(row, found).or_else(|| Agreed::of(found))?;
     let ours = Ruling::on_record(row.hand.as_ref());
     if !agreed.writing.contains(&ours) {
         agreed.writing.push(ours);
