@@ -40,9 +40,9 @@ const MAILS: usize = 8;
 /// processors and the writer from the events that wait for their answer. AuthForge's rate is far below them all the same.
 const BELIEFS: usize = 4;
 
-/// How often the record is asked what is due: at once while wake-ups are few, so that no buyer waits for it, and three hundred
+/// How often the record is asked what is due: at once while wake-ups are few, so that no buyer waits for it, and a hundred
 /// times a second when each event of a burst is one.
-const PASSES_A_SECOND: NonZeroU32 = NonZeroU32::new(300).expect("not zero");
+const PASSES_A_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 const PASSES_AT_ONCE: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
 
 /// How long to sleep at most: the net under a lost wake-up and under a clock that was set.
