@@ -47,26 +47,8 @@ in_every_shape! {
     a_subscription_that_is_over_lives_on_by_hand;
     a_held_revocation_passes_when_it_is_released;
     a_grant_is_found_by_whatever_names_it;
+    devices_are_unbound_once_for_each_request;
     what_cannot_be_done_says_why;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn devices_are_unbound_once_for_each_request_in_one_process() {
-    devices_are_unbound_once_for_each_request(Shape::Standalone).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn devices_are_unbound_once_for_each_request_by_server_and_webhook() {
-    devices_are_unbound_once_for_each_request(Shape::Split).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn devices_of_a_license_in_a_cluster_are_unbound_elsewhere_and_that_is_said() {
-    let stack = Stack::plan(Shape::Cluster).start().await;
-    let (_, name) = bought(&stack, "jane@example.com").await;
-    let (code, _, error) = stack.tool(&["grants", "reset-devices", &name]).await;
-    assert!(code == 1 && error.contains("AuthForge's dashboard"), "{code} {error}");
-    assert!(stack.authforge.history().iter().all(|deed| deed.what != Deeds::DevicesReset));
 }
 
 fn mailbox(stack: &Stack) -> &Mailpit {

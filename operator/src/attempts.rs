@@ -8,16 +8,19 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use grantsmith_core::grant::Cause;
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::{
-    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, KeptState, LogError, Moment, Outcome, Record,
+    Attempt, AttemptId, AttemptLog, Change, Clock, Kept, KeptState, LogError, Moment, Outcome, Record, Reset,
     ResetId, ResetOutcome,
 };
-use grantsmith_core::{GrantId, LicenseKey};
-use grantsmith_crd::{AttemptOutcome, AttemptStatus, LicenseGrant, LicenseGrantStatus, LicenseStatus};
+use grantsmith_core::{GrantId, LicenseKey, LicenseName};
+use grantsmith_crd::{
+    AttemptOutcome, AttemptStatus, DeclaredLicense, LicenseGrant, LicenseGrantStatus, LicenseStatus,
+};
 use jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
@@ -110,7 +113,7 @@ impl Session {
         }
     }
 
-    fn record(&self, recent_revocations: u32) -> Result<Record, LogError> {
+    fn record(&self, recent_revocations: u32, now: Timestamp) -> Result<Record, LogError> {
         let unreadable = |error: grantsmith_crd::convert::Error| LogError::Unavailable(error.to_string());
         let mut record = Record {
             version: self.version,
@@ -128,8 +131,46 @@ impl Session {
         for attempt in &status.attempts {
             record.attempts.push(attempt.attempt().map_err(unreadable)?);
         }
+        record.resets.extend(self.resets(&status.licenses, now));
         Ok(record)
     }
+
+    /// The wishes to unbind devices that nobody has acted on yet, of licenses that are there.
+    fn resets(&self, known: &[LicenseStatus], now: Timestamp) -> impl Iterator<Item = Reset> {
+        self.grant.spec.licenses.iter().filter_map(move |declared| {
+            let at = declared.devices_reset_at?;
+            if at > now || !self.grant.takes_devices_reset(at) {
+                return None;
+            }
+            // A replacement has no devices of before.
+            let of_name = known.iter().filter(|license| license.name == declared.name);
+            let acted_on = of_name.filter_map(|license| license.devices_reset_at).max();
+            let open = acted_on < Some(at) && known.iter().any(|license| is_of(declared, license));
+            let license = LicenseName::parse(&declared.name).filter(|_| open)?;
+            Some(Reset { id: wish(&declared.name, at), license })
+        })
+    }
+}
+
+/// How long until devices are to be unbound, where somebody has written that ahead.
+pub fn until_reset(grant: &LicenseGrant, now: Timestamp) -> Option<Duration> {
+    let times = grant.spec.licenses.iter().filter_map(|license| license.devices_reset_at);
+    times.filter(|at| *at > now).min().map(|at| at.duration_since(now).unsigned_abs())
+}
+
+/// Whether a license is the one that is declared now.
+fn is_of(declared: &DeclaredLicense, license: &LicenseStatus) -> bool {
+    license.name == declared.name && license.generation == declared.generation
+}
+
+/// A wish has no name in a spec but its license's and its time.
+fn wish(license: &str, at: Timestamp) -> ResetId {
+    ResetId(format!("{license}@{at}"))
+}
+
+fn wished(reset: &ResetId) -> Option<(&str, Timestamp)> {
+    let (license, at) = reset.0.split_once('@')?;
+    Some((license, at.parse().ok()?))
 }
 
 impl Attempts {
@@ -247,6 +288,17 @@ impl Attempts {
         Ok(())
     }
 
+    /// Writes what is about to be done, or nothing if somebody else has written.
+    async fn announce(&self, session: &mut Session) -> Result<(), LogError> {
+        self.replace(session).await.map_err(|error| {
+            session.stale = true;
+            match error {
+                kube::Error::Api(status) if status.is_conflict() => LogError::Conflict,
+                error => unavailable(&error),
+            }
+        })
+    }
+
     /// Writes what has happened onto whatever is there by now.
     async fn write(
         &self,
@@ -358,7 +410,8 @@ impl AttemptLog for Attempts {
         if session.moved {
             return Err(LogError::Unavailable("what is declared has changed meanwhile".to_owned()));
         }
-        session.record(self.index.revocations(self.clock.now().wall))
+        let now = self.clock.now().wall;
+        session.record(self.index.revocations(now), now)
     }
 
     async fn open(&self, grant: &GrantId, version: u64, attempt: &Attempt) -> Result<(), LogError> {
@@ -371,13 +424,7 @@ impl AttemptLog for Attempts {
         let over = |outcome| matches!(outcome, AttemptOutcome::NotSent | AttemptOutcome::Refused);
         session.status().attempts.retain(|attempt| !over(attempt.outcome));
         session.status().attempts.push(AttemptStatus::of(attempt));
-        self.replace(&mut session).await.map_err(|error| {
-            session.stale = true;
-            match error {
-                kube::Error::Api(status) if status.is_conflict() => LogError::Conflict,
-                error => unavailable(&error),
-            }
-        })
+        self.announce(&mut session).await
     }
 
     async fn keep(&self, grant: &GrantId, license: &Kept) -> Result<(), LogError> {
@@ -434,9 +481,28 @@ impl AttemptLog for Attempts {
         written
     }
 
-    async fn reset(&self, _: &GrantId, _: &ResetId, _: ResetOutcome) -> Result<(), LogError> {
-        // A grant has no field for this wish, so no record has one.
-        Ok(())
+    async fn reset(&self, grant: &GrantId, reset: &ResetId, outcome: ResetOutcome) -> Result<(), LogError> {
+        let (name, at) =
+            wished(reset).ok_or_else(|| LogError::Unavailable("a wish that nobody made".to_owned()))?;
+        let session = self.session(grant)?;
+        let mut session = session.lock().await;
+        let declared = session.grant.spec.licenses.iter().find(|declared| declared.name == name).cloned();
+        let note = |status: &mut LicenseGrantStatus| {
+            let of_wish = |license: &&mut LicenseStatus| {
+                declared.as_ref().is_some_and(|declared| is_of(declared, license))
+            };
+            for license in status.licenses.iter_mut().filter(of_wish) {
+                license.reset_devices(at, outcome);
+            }
+        };
+        if outcome != ResetOutcome::Sent {
+            return self.write(&mut session, note).await;
+        }
+        if session.stale {
+            return Err(LogError::Conflict);
+        }
+        note(session.status());
+        self.announce(&mut session).await
     }
 
     async fn watched(&self, grant: &GrantId, attempt: &AttemptId, at: Timestamp) -> Result<(), LogError> {

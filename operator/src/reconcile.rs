@@ -20,7 +20,7 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use metrics::{counter, histogram};
 use serde_json::json;
 
-use crate::attempts::{Attempts, Session, told};
+use crate::attempts::{Attempts, Session, told, until_reset};
 use crate::audit::Finding;
 use crate::events::{Action, Events};
 use crate::index::{Fresh, Index, Past, Place};
@@ -226,6 +226,7 @@ impl Reconciler {
         let priority = validate::priority(&grant);
         let lost = lost(&grant, &keys);
         let wanted_back = wanted_back(&grant, &declared);
+        let until_reset = until_reset(&grant, self.clock.now().wall);
         if !self.attempts.begin(id, grant, keys, proof_from) {
             return Err(LogError::Unavailable(
                 "another grant of the same purchase is on its way out".to_owned(),
@@ -240,7 +241,11 @@ impl Reconciler {
         for fingerprint in wanted_back {
             self.attempts.note(id, &fingerprint, &Change::State(port::KeptState::Reinstating)).await?;
         }
-        Ok(self.executor.advance(&declared, priority).await)
+        let mut report = self.executor.advance(&declared, priority).await;
+        if report.failure.is_none() {
+            report.again = report.again.into_iter().chain(until_reset).min();
+        }
+        Ok(report)
     }
 
     /// Finds keys again that the Secret has lost, by what their licenses are labeled with.

@@ -264,6 +264,8 @@ mod tests {
             refused: None,
             refused_expiry: None,
             drift: None,
+            devices_reset_at: None,
+            devices_reset: None,
         }
     }
 

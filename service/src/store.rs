@@ -31,8 +31,8 @@ pub use event::{
     Dirty, Event, EventFilter, EventState, NewEvent, Object, ObjectKind, Recorded, Snapshot, Source, Ticket,
 };
 pub use grant::{
-    Attachment, Decision, Declaration, GrantFilter, GrantLicense, GrantRow, GrantState, JournalEntry,
-    Progress, PurchaseRecord, Resource, Seen, Shown, Sighting,
+    Attachment, Decision, Declaration, DevicesReset, GrantFilter, GrantLicense, GrantRow, GrantState,
+    JournalEntry, Progress, PurchaseRecord, Resource, Seen, Shown, Sighting,
 };
 pub use hand::{Act, Ask, Decide, HandRow, Import, Promise, Redecided, Refusal, Request, Taken};
 pub use portal::{BuyerResend, Limited, Opens, TokenHash, Wish};

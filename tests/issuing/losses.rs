@@ -109,27 +109,3 @@ async fn a_cluster_that_is_lost_is_rebuilt_from_the_record() {
     assert_eq!(stack.mail.as_ref().expect("mail").mails().await.len(), 4, "nobody is mailed twice");
     stack.assert_promise();
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn kills_of_server_and_operator_in_a_burst_lose_and_double_nothing() {
-    let mut stack = Stack::plan(Shape::Cluster).flags(&["--lost-create-quarantine", "3s"]).start().await;
-    let mut sessions = Vec::new();
-    for round in 0..6 {
-        for number in 0..5 {
-            let buyer = format!("buyer{round}.{number}@example.com");
-            sessions.push(stack.buy(order().by(&buyer)).await.session);
-        }
-        if round % 2 == 0 {
-            stack.kill_back().await;
-            stack.up_back().await;
-        } else {
-            stack.kill_operator().await;
-            stack.up_operator().await;
-        }
-    }
-    for session in &sessions {
-        mailed(&stack, session).await;
-        assert_eq!(stack.keys(session).await, live(&stack, session));
-    }
-    stack.assert_promise();
-}

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
-use grantsmith_authforge::fake::{self, CallKind, NewLicense};
+use grantsmith_authforge::SystemClock;
+use grantsmith_authforge::fake::{self, CallKind, Deeds, NewLicense};
+use grantsmith_core::port::Clock as _;
 use grantsmith_tests::cluster::config;
 use grantsmith_tests::proxy::{Fate, Passing, Proxy};
 use grantsmith_tests::realm::{Realm, manual};
@@ -112,14 +114,16 @@ fn spec(change: &Value) -> Value {
     spec
 }
 
-/// A grant's life: a key, taken away, given back, prolonged.
+/// A grant's life: a key, taken away, given back, prolonged, its devices unbound.
 async fn live(realm: &Realm<'_>) {
     let purchase = manual("jane")["purchase"].clone();
+    let now = SystemClock.now().wall;
     for change in [
         json!({}),
         json!({"state": "Suspended", "reason": "Disputed"}),
         json!({"state": "Active"}),
         json!({"state": "Active", "expiresAt": "2031-01-01T00:00:00Z"}),
+        json!({"state": "Active", "expiresAt": "2031-01-01T00:00:00Z", "devicesResetAt": now}),
     ] {
         let mut spec = spec(&change);
         spec["purchase"] = purchase.clone();
@@ -157,6 +161,13 @@ async fn survive(plan: Option<(usize, Fault)>) -> Vec<String> {
     let licenses = realm.authforge.licenses();
     let jane = licenses.iter().find(|license| license.key == *key).expect("her license");
     assert_eq!(jane.expires_at, Some("2031-01-01T00:00:00Z".parse().expect("a time")), "{plan:?}");
+    let resets = realm.authforge.history().iter().filter(|deed| deed.what == Deeds::DevicesReset).count();
+    match plan {
+        None => assert_eq!(resets, 1),
+        // By the network, not by us.
+        Some((_, Fault::Repeated)) => {}
+        Some(_) => assert!(resets <= 1, "{plan:?}: the buyer may have bound a device anew"),
+    }
     for other in others {
         assert!(
             licenses.iter().any(|license| license.key == other && !license.revoked),

@@ -1,10 +1,12 @@
 //! What a grant declares comes about: at AuthForge, in a Secret, and in what people read.
 
-use grantsmith_authforge::fake::{CallKind, NewLicense, Stored};
-use grantsmith_crd::{READY, RECONCILING, STALLED};
+use grantsmith_authforge::SystemClock;
+use grantsmith_authforge::fake::{CallKind, Deeds, Fault, NewLicense, Stored};
+use grantsmith_core::port::Clock as _;
+use grantsmith_crd::{DevicesReset, LicenseGrant, READY, RECONCILING, STALLED};
 use grantsmith_tests::realm::{Realm, condition, manual};
 use grantsmith_tests::{APP, Cluster, until};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -177,6 +179,53 @@ async fn a_raised_generation_replaces_the_key() {
     assert_ne!(old, new);
     assert_eq!(license(&realm, &new).label.as_deref(), Some("Grant default/jane ~2"));
     assert!(license(&realm, &old).revoked && !license(&realm, &new).revoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_unbound_once_for_each_time_that_is_written() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let operator = realm.operator(&[]).await;
+    let resets = || realm.authforge.history().iter().filter(|deed| deed.what == Deeds::DevicesReset).count();
+    let declare = async |time: Timestamp, generation: u32| {
+        let entry = json!([{"name": "main", "appId": APP, "generation": generation, "devicesResetAt": time}]);
+        realm.declare("jane", &licenses("jane", &entry)).await;
+        realm.until_settled("jane").await
+    };
+    let outcome = |grant: LicenseGrant| grant.status.expect("a status").licenses[0].devices_reset;
+
+    let before = at("2020-01-01T00:00:00Z");
+    assert_eq!((outcome(declare(before, 1).await), resets()), (None, 0), "from before the grant was made");
+    let ahead = at("2036-01-01T00:00:00Z");
+    assert_eq!((outcome(declare(ahead, 1).await), resets()), (None, 0), "its time has not come");
+
+    let soon = SystemClock.now().wall + SignedDuration::from_secs(2);
+    declare(soon, 1).await;
+    realm
+        .until_grant("jane", "to have its devices unbound", |grant| {
+            outcome(grant.clone()) == Some(DevicesReset::Done) && SystemClock.now().wall >= soon
+        })
+        .await;
+    operator.kill().await;
+    let _operator = realm.operator(&[]).await;
+    realm.edit("jane", &json!({"spec": {"override": {"expiresAt": "2031-01-01T00:00:00Z"}}})).await;
+    realm.until_settled("jane").await;
+    assert_eq!(resets(), 1, "a time counts once");
+
+    realm.authforge.script(CallKind::Put, [Fault::LostAfter]);
+    let second = SystemClock.now().wall;
+    assert_eq!(outcome(declare(second, 1).await), Some(DevicesReset::Unclear));
+    let old = realm.keys("jane").await;
+    declare(second, 2).await;
+    assert_ne!(realm.keys("jane").await["main"], old["main"]);
+    assert_eq!(resets(), 2, "neither a lost answer nor a new key repeats it");
+
+    realm.delete("jane").await;
+    until("it is gone", async || {
+        realm.grants().get_opt("jane").await.expect("answers").is_none().then_some(())
+    })
+    .await;
+    declare(before, 2).await;
+    assert_eq!(resets(), 2, "nor does the grant made anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,7 +45,7 @@ all() {
     sed -nE '/"profile":\{[^}]*"test":true/ s/.*"manifest_path":"([^"]*)".*"executable":"([^"]*)".*/\1\t\2/p' "$work/built" |
         awk -v slow="/($slow)-[0-9a-f]+$" '{ print ($0 ~ slow ? 1 : 2) "\t" $0 }' |
         sort --stable --key=1,1 | cut --fields=2- | tr '\t\n' '\0\0' |
-        xargs --null --max-args=2 --max-procs="$(($(nproc) + 1))" tests/tools/test-program.sh "$work" || status=$?
+        xargs --null --max-args=2 --max-procs="$(nproc)" tests/tools/test-program.sh "$work" || status=$?
     cargo test "${locked[@]}" --workspace --doc --no-fail-fast || status=$?
     return "$status"
 }

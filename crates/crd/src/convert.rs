@@ -7,7 +7,7 @@ use grantsmith_core::grant::{
     self, Cause, Desired, DesiredState, Expiry, Grant, Hand, LicenseName, Standing,
 };
 use grantsmith_core::license::{AppId, LicenseKey, Slots};
-use grantsmith_core::port::{self, Attempt, AttemptId, Kept, Outcome};
+use grantsmith_core::port::{self, Attempt, AttemptId, Kept, Outcome, ResetOutcome};
 use grantsmith_core::purchase::{InvalidId, PurchaseId};
 use grantsmith_core::reason::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +16,7 @@ use crate::spec::{
     DeclaredLicense, FoundExpiry, LicenseGrantSpec, Override, Provider, Purchase, PurchaseKind, State,
     StateReason,
 };
-use crate::status::{AttemptOutcome, AttemptStatus, KeptState, LicenseStatus, Refusal};
+use crate::status::{AttemptOutcome, AttemptStatus, DevicesReset, KeptState, LicenseStatus, Refusal};
 use grantsmith_core::manual::{InvalidManualId, ManualId};
 
 /// What an object says that core has no word for.
@@ -143,6 +143,7 @@ impl From<&Desired> for DeclaredLicense {
             },
             withdrawn: false,
             generation: stored(desired.generation),
+            devices_reset_at: None,
         }
     }
 }
@@ -282,6 +283,8 @@ impl LicenseStatus {
             refused,
             refused_expiry,
             drift: None,
+            devices_reset_at: None,
+            devices_reset: None,
         }
     }
 
@@ -290,8 +293,21 @@ impl LicenseStatus {
         // The key plays no part in a change.
         let Ok(mut kept) = self.kept(LicenseKey::new("")) else { return };
         kept.apply(change);
-        let Self { key, fingerprint, drift, .. } = self.clone();
-        *self = Self { key, fingerprint, drift, ..Self::of(&kept) };
+        let Self { key, fingerprint, drift, devices_reset_at, devices_reset, .. } = self.clone();
+        *self = Self { key, fingerprint, drift, devices_reset_at, devices_reset, ..Self::of(&kept) };
+    }
+
+    /// Takes in what came of a wish to unbind its devices.
+    pub fn reset_devices(&mut self, at: Timestamp, outcome: ResetOutcome) {
+        self.devices_reset = match outcome {
+            ResetOutcome::Asked => None,
+            ResetOutcome::Sent => Some(DevicesReset::Sent),
+            ResetOutcome::Done => Some(DevicesReset::Done),
+            ResetOutcome::Unclear => Some(DevicesReset::Unclear),
+            ResetOutcome::Refused => Some(DevicesReset::Refused),
+            ResetOutcome::Dropped => Some(DevicesReset::Dropped),
+        };
+        self.devices_reset_at = self.devices_reset.map(|_| at);
     }
 
     /// The kept license that is shown, with its key.
@@ -324,6 +340,18 @@ impl LicenseStatus {
                 (Some(Refusal::Shorten), None) | (None, _) => None,
             },
         })
+    }
+}
+
+impl From<DevicesReset> for ResetOutcome {
+    fn from(outcome: DevicesReset) -> Self {
+        match outcome {
+            DevicesReset::Sent => Self::Sent,
+            DevicesReset::Done => Self::Done,
+            DevicesReset::Unclear => Self::Unclear,
+            DevicesReset::Refused => Self::Refused,
+            DevicesReset::Dropped => Self::Dropped,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod convert;
 mod spec;
 mod status;
 
+use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
@@ -18,7 +19,7 @@ pub use spec::{
     Override, Provider, Purchase, PurchaseKind, State, StateReason,
 };
 pub use status::{
-    AttemptOutcome, AttemptStatus, Cause, KeptState, LicenseGrantStatus, LicenseStatus, Refusal,
+    AttemptOutcome, AttemptStatus, Cause, DevicesReset, KeptState, LicenseGrantStatus, LicenseStatus, Refusal,
 };
 
 /// The condition that says whether a grant is as declared.
@@ -63,5 +64,11 @@ impl LicenseGrant {
     pub fn secret_name(&self) -> String {
         let own = || format!("{}-license", self.metadata.name.as_deref().unwrap_or_default());
         self.spec.secret_name.clone().unwrap_or_else(own)
+    }
+
+    /// Whether devices are unbound for a wish of that time. One from before this object was made may have been acted on elsewhere,
+    /// and by now the buyer may have bound a device anew.
+    pub fn takes_devices_reset(&self, at: Timestamp) -> bool {
+        self.metadata.creation_timestamp.as_ref().is_some_and(|made| at > made.0)
     }
 }

@@ -262,6 +262,12 @@ pub struct DeclaredLicense {
     #[serde(default = "first")]
     #[schemars(range(min = 1, max = 999))]
     pub generation: i32,
+
+    /// Write the time it is now (RFC 3339) to unbind the devices that the license is bound to: once for each later time. One
+    /// ahead is waited for; one before the grant was made is passed over, so that nothing is done again where it is applied anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    pub devices_reset_at: Option<Timestamp>,
 }
 
 fn first() -> i32 {

@@ -111,6 +111,29 @@ pub struct LicenseStatus {
     /// What the last audit found to be different at AuthForge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<String>,
+    /// The devicesResetAt that was acted on last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    pub devices_reset_at: Option<Timestamp>,
+    /// What came of it: Sent or Unclear (nobody can tell, so it is not sent again), Done, Refused, or Dropped as the license was
+    /// not live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices_reset: Option<DevicesReset>,
+}
+
+/// What came of a wish to unbind devices.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DevicesReset {
+    /// The request was about to be sent, or was.
+    Sent,
+    /// The devices are unbound.
+    Done,
+    /// The answer was lost.
+    Unclear,
+    /// AuthForge refused.
+    Refused,
+    /// The license was not live.
+    Dropped,
 }
 
 /// What was done to a license.

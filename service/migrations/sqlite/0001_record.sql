@@ -418,11 +418,13 @@ CREATE TABLE resets (
     grant_id TEXT NOT NULL REFERENCES grants (id),
     -- The license's name within the grant.
     name TEXT NOT NULL,
+    -- When it was asked for: what a LicenseGrant names it by.
+    asked INTEGER NOT NULL,
     -- `asked`, `sent`, `done`, `unclear`, `refused` or `dropped`.
     state TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX resets_asked ON resets (grant_id) WHERE state = 'asked';
+CREATE INDEX resets_by_grant ON resets (grant_id);
 
 -- Requests of callers that count once, for 30 days.
 CREATE TABLE requests (

@@ -156,13 +156,6 @@ impl Services {
         let refused = |text| Err(status::because(Code::FailedPrecondition, Reason::ChangeNotSupported, text));
         let row = self.grant(name).await?;
         let outranks = match act {
-            // One without a license is refused for that.
-            Act::ResetDevices(_) if !row.licenses.is_empty() => {
-                return refused(
-                    "a LicenseGrant has no word for unbinding devices; unbind them in AuthForge's dashboard"
-                        .to_owned(),
-                );
-            }
             Act::Update { email, note, .. } => email.is_none() && note.is_none(),
             Act::Override { .. } | Act::Overrule { .. } | Act::Clear | Act::Release => true,
             Act::Promise(_) | Act::Replace(_) | Act::ResetDevices(_) | Act::Import(_) => false,

@@ -3,7 +3,7 @@
 use grantsmith_core::grant::{Declared, Dunning, Hand, LicenseName};
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::manual::Promised;
-use grantsmith_core::port::Kept;
+use grantsmith_core::port::{Kept, ResetOutcome};
 use grantsmith_core::purchase::{Email, InvoiceFact, PurchaseId, StripeId};
 use grantsmith_core::terms::Terms;
 use grantsmith_core::{AppId, Desired, GrantId, Reason};
@@ -137,6 +137,24 @@ pub struct GrantLicense {
     pub shown: Option<Shown>,
     /// The mail server has taken its key.
     pub delivered: bool,
+    /// The newest wish to unbind its devices.
+    pub reset: Option<DevicesReset>,
+}
+
+/// A wish to unbind a license's devices, and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DevicesReset {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// What came of it.
+    pub outcome: ResetOutcome,
+}
+
+impl DevicesReset {
+    /// Whether more may come of it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.outcome, ResetOutcome::Asked | ResetOutcome::Sent)
+    }
 }
 
 /// How a key is spoken of.
@@ -157,6 +175,8 @@ pub struct Seen {
     pub shown: Shown,
     /// An earlier record has seen its key mailed.
     pub delivered: bool,
+    /// The last wish to unbind its devices that was acted on there.
+    pub reset: Option<DevicesReset>,
 }
 
 /// What a round of work saw in the cluster.

@@ -8,7 +8,8 @@ use grantsmith_core::port::{Change, KeptState, ResetOutcome};
 use grantsmith_core::purchase::Email;
 use grantsmith_core::{GrantId, Reason, Slots};
 use grantsmith_service::store::{
-    Act, Ask, Decide, GrantState, Progress, Promise, Redecided, Refusal, Request, Store, Taken,
+    Act, Ask, Decide, DevicesReset, GrantState, Progress, Promise, Redecided, Refusal, Request, Seen, Shown,
+    Sighting, Store, Taken,
 };
 use jiff::Timestamp;
 
@@ -176,6 +177,37 @@ pub(crate) async fn a_round_that_a_hand_has_overtaken_writes_nothing<H: Harness>
     let wish = store.load(&id).await.expect("reads").resets.remove(0);
     store.reset(&id, &wish.id, ResetOutcome::Sent).await.expect("writes");
     assert!(store.load(&id).await.expect("reads").resets.is_empty(), "and is never sent twice");
+}
+
+pub(crate) async fn what_a_cluster_tells_of_devices_ends_the_wishes_that_it_takes_in<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let id = issued(&*store, "KEY-1").await;
+    for time in [7, 8, 9] {
+        assert_eq!(take(&*store, ask(&id, Act::ResetDevices(None), time)).await, Taken::Done);
+    }
+    let newest = async || {
+        let row = store.grant(&id).await.expect("reads").expect("is there");
+        row.licenses[0].reset.map(|reset| (reset.at, reset.outcome))
+    };
+    let tell = async |time, outcome| {
+        let row = store.grant(&id).await.expect("reads").expect("is there");
+        let kept = kept("KEY-1", 1);
+        let shown = Shown { masked: kept.key.masked(), fingerprint: kept.key.fingerprint() };
+        let reset = Some(DevicesReset { at: at(time), outcome });
+        let licenses = vec![Seen { kept, shown, delivered: false, reset }];
+        let sighting = Some(Sighting { licenses, agreed: None });
+        store.progress(Progress { sighting, ..ready("cs_1", 1, 10) }, row.decided).await.expect("writes");
+    };
+    assert_eq!(newest().await, Some((at(9), ResetOutcome::Asked)));
+    tell(8, ResetOutcome::Done).await;
+    assert_eq!(newest().await, Some((at(9), ResetOutcome::Asked)), "it was asked for after that");
+    assert_eq!(store.load(&id).await.expect("reads").resets.len(), 1);
+    tell(9, ResetOutcome::Sent).await;
+    tell(9, ResetOutcome::Unclear).await;
+    assert_eq!(newest().await, Some((at(9), ResetOutcome::Unclear)));
+    let lines = store.journal(&id).await.expect("reads");
+    let told = |words: &str| lines.iter().filter(|line| line.text.contains(words)).count();
+    assert_eq!((told("main: its devices were unbound"), told("main: nobody can tell")), (2, 1));
 }
 
 pub(crate) async fn a_hand_is_taken_back<H: Harness>(harness: H) {

@@ -115,6 +115,7 @@ macro_rules! contract {
             a_refused_ask_writes_nothing,
             a_hand_is_never_lost_to_a_look,
             a_round_that_a_hand_has_overtaken_writes_nothing,
+            what_a_cluster_tells_of_devices_ends_the_wishes_that_it_takes_in,
             a_hand_is_taken_back,
             an_address_set_by_hand_outlasts_stripes,
             a_replacement_is_told_when_the_old_key_is_gone,

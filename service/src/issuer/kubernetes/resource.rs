@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grantsmith_core::grant::DesiredState;
 use grantsmith_core::license::{Fingerprint, LicenseKey};
+use grantsmith_core::port::ResetOutcome;
 use grantsmith_core::{GrantId, LicenseName, PurchaseId, Reason};
 use grantsmith_crd::{
-    DeclaredLicense, Delivery, LicenseGrant, LicenseGrantStatus, Override, Purchase, READY, STALLED, State,
+    DeclaredLicense, Delivery, LicenseGrant, LicenseGrantStatus, LicenseStatus, Override, Purchase, READY,
+    STALLED, State,
 };
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -15,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::issuer::{addressed, deliverable, weight};
 use crate::store::{
-    Act, Declaration, GrantLicense, GrantRow, GrantState, HandRow, Progress, Resource, Seen, Shown, Sighting,
+    Act, Declaration, DevicesReset, GrantLicense, GrantRow, GrantState, HandRow, Progress, Resource, Seen,
+    Shown, Sighting,
 };
 
 /// Who writes the fields of grants that this program declares.
@@ -187,11 +190,17 @@ fn licenses(row: &GrantRow, found: Option<&LicenseGrant>) -> Vec<DeclaredLicense
         .iter()
         .map(|license| {
             let declared = DeclaredLicense::from(&license.desired);
-            let generation = known.get(declared.name.as_str()).map_or(1, |known| known.generation);
+            let known = known.get(declared.name.as_str());
+            let generation = known.map_or(1, |known| known.generation);
+            let there = known.and_then(|known| known.devices_reset_at);
+            // What is open is new here; else what somebody has written since stays.
+            let open = license.reset.filter(DevicesReset::is_open);
+            let asked = |reset: DevicesReset| reset.at;
             DeclaredLicense {
                 // Whoever brings a purchase back means what is in it.
                 withdrawn: by_hand && license.desired.state != DesiredState::Active,
                 generation: declared.generation.max(generation),
+                devices_reset_at: open.map(asked).or(there).or(license.reset.map(asked)),
                 ..declared
             }
         })
@@ -346,6 +355,7 @@ pub(super) fn declaration(grant: &LicenseGrant, installation: &str, at: Timestam
         kept: None,
         shown: None,
         delivered: false,
+        reset: None,
     };
     let row = GrantRow {
         id: GrantId::of(&declared.purchase),
@@ -392,7 +402,12 @@ pub(super) fn is_told(row: &GrantRow, progress: &Progress) -> bool {
         && stands
         && sighting.licenses.iter().all(|seen| {
             let known = |license: &&GrantLicense| license.shown.as_ref() == Some(&seen.shown);
-            !seen.delivered || row.licenses.iter().find(known).is_none_or(|license| license.delivered)
+            let known = row.licenses.iter().find(known);
+            let reset = known.and_then(|license| license.reset).zip(seen.reset);
+            (!seen.delivered || known.is_none_or(|license| license.delivered))
+                && reset.is_none_or(|(asked, told)| {
+                    asked.at > told.at || !asked.is_open() || asked.outcome == told.outcome
+                })
         })
 }
 
@@ -443,9 +458,21 @@ fn seen(grant: &LicenseGrant) -> Vec<Seen> {
                 fingerprint: Fingerprint::from_hex(license.fingerprint.clone()),
             },
             delivered: marks.contains(&mark(&license.name, license.generation)),
+            reset: devices_reset(grant, license),
         })
     });
     seen.collect()
+}
+
+/// The last wish to unbind a license's devices that the operator has acted on, or passed over.
+fn devices_reset(grant: &LicenseGrant, license: &LicenseStatus) -> Option<DevicesReset> {
+    let acted_on = license.devices_reset_at.zip(license.devices_reset);
+    let acted_on = acted_on.map(|(at, outcome)| DevicesReset { at, outcome: outcome.into() });
+    let wish = grant.spec.licenses.iter().find(|declared| declared.name == license.name)?.devices_reset_at;
+    let passed_over = wish
+        .filter(|at| !grant.takes_devices_reset(*at))
+        .map(|at| DevicesReset { at, outcome: ResetOutcome::Dropped });
+    acted_on.into_iter().chain(passed_over).max_by_key(|reset| reset.at)
 }
 
 /// Declared licenses with those that were seen. A key that people had replaced in the cluster is replaced here too.
@@ -464,6 +491,7 @@ fn paired(declared: &[GrantLicense], seen: &[Seen]) -> Vec<GrantLicense> {
             kept: own.map(|seen| seen.kept.clone()),
             shown: own.map(|seen| seen.shown.clone()),
             delivered: license.delivered,
+            reset: license.reset,
             reason: license.reason,
             desired: grantsmith_core::Desired { generation, ..license.desired.clone() },
         }

@@ -1,7 +1,9 @@
 //! The executor's log: attempts, and the licenses whose keys are kept.
 
+use std::collections::HashMap;
+
 use grantsmith_core::GrantId;
-use grantsmith_core::grant::Cause;
+use grantsmith_core::grant::{Cause, LicenseName};
 use grantsmith_core::license::{Fingerprint, LicenseKey};
 use grantsmith_core::port::{
     Attempt, AttemptId, Change, Kept, KeptState, Outcome, Record, Refusal, Reset, ResetId, ResetOutcome,
@@ -12,7 +14,7 @@ use rusqlite::{Connection, Row, named_params, params};
 use super::failure::Failure;
 use super::grants;
 use super::rows::{self, Columns, Word, millis, number, slots_number};
-use crate::store::{Seen, Shown};
+use crate::store::{DevicesReset, Seen, Shown};
 
 /// The cause of journal lines that the executor brings.
 const WORK: &str = "work";
@@ -61,6 +63,7 @@ pub(super) fn seen(connection: &Connection, grant: &GrantId) -> Result<Vec<Seen>
                     fingerprint: Fingerprint::from_hex(row.value::<String>("fingerprint")?),
                 },
                 delivered: row.value::<Option<bool>>("delivered")?.unwrap_or(false),
+                reset: None,
                 kept: Kept {
                     name: row.license_name("name")?,
                     generation: row.value("generation")?,
@@ -373,6 +376,35 @@ fn resets(connection: &Connection, grant: &GrantId) -> Result<Vec<Reset>, Failur
     )
 }
 
+/// The newest wish to unbind devices, of each license that has one.
+pub(super) fn newest_resets(
+    connection: &Connection,
+    grant: &GrantId,
+) -> Result<HashMap<LicenseName, DevicesReset>, Failure> {
+    let sql = "SELECT name, asked, state FROM resets WHERE grant_id = ?1 ORDER BY asked, reset";
+    rows::all(connection, sql, [grant.as_str()], |row| {
+        Ok((row.license_name("name")?, DevicesReset { at: row.time("asked")?, outcome: row.word("state")? }))
+    })
+}
+
+/// Writes down what a cluster tells of a wish to unbind devices. Earlier ones that are open were taken in by it.
+pub(super) fn reset_elsewhere(
+    connection: &Connection,
+    grant: &GrantId,
+    license: &LicenseName,
+    told: DevicesReset,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let sql = "SELECT reset FROM resets
+         WHERE grant_id = ?1 AND name = ?2 AND asked <= ?3 AND state IN ('asked', 'sent') ORDER BY reset";
+    let of_wish = params![grant.as_str(), license.as_str(), millis(told.at)];
+    let open: Vec<i64> = rows::all(connection, sql, of_wish, |row| row.value("reset"))?;
+    for number in open {
+        reset(connection, grant, &ResetId(number.to_string()), told.outcome, at)?;
+    }
+    Ok(())
+}
+
 /// Writes down what became of a wish to unbind devices.
 pub(super) fn reset(
     connection: &Connection,
@@ -395,7 +427,9 @@ pub(super) fn reset(
             "nobody can tell whether its devices were unbound; ask again if they were not"
         }
         ResetOutcome::Refused => "AuthForge refused to unbind its devices",
-        ResetOutcome::Dropped => "its devices were not unbound, as it is not live",
+        ResetOutcome::Dropped => {
+            "its devices were not unbound: it was not live, or its LicenseGrant was made anew"
+        }
     };
     grants::note(connection, grant, at, WORK, &format!("license {name}: {what}"))
 }

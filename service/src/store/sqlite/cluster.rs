@@ -6,7 +6,7 @@ use grantsmith_core::purchase::Email;
 use jiff::Timestamp;
 use rusqlite::{Connection, named_params, params};
 
-use super::attempts::{state_columns, state_in_words};
+use super::attempts::{self, state_columns, state_in_words};
 use super::failure::Failure;
 use super::rows::{self, Word, millis, number, slots_number};
 use super::{declared, grants, objects};
@@ -28,6 +28,9 @@ pub(super) fn sight(
     for seen in &sighting.licenses {
         license(connection, grant, seen, at)?;
         catch_up(connection, grant, seen)?;
+        if let Some(told) = seen.reset {
+            attempts::reset_elsewhere(connection, grant, &seen.kept.name, told, at)?;
+        }
     }
     if let Some(agreed) = &sighting.agreed {
         agree(connection, grant, agreed)?;

@@ -15,6 +15,7 @@ use crate::store::GrantLicense;
 /// The licenses of a grant, in the order of their units.
 pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<GrantLicense>, Failure> {
     let kept = attempts::seen(connection, id)?;
+    let resets = attempts::newest_resets(connection, id)?;
     rows::all(
         connection,
         "SELECT * FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name",
@@ -30,7 +31,8 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
             let own = kept.iter().find(|row| generation(&row.kept).is_some_and(Ordering::is_eq) && !replaces);
             let (kept, shown) = own.map(|row| (row.kept.clone(), row.shown.clone())).unzip();
             let delivered = own.is_some_and(|row| row.delivered);
-            Ok(GrantLicense { reason: row.word("standing")?, kept, shown, delivered, desired })
+            let reset = resets.get(&desired.name).copied();
+            Ok(GrantLicense { reason: row.word("standing")?, kept, shown, delivered, reset, desired })
         },
     )
 }

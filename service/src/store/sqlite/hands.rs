@@ -372,8 +372,8 @@ fn reset(connection: &Connection, ask: &Ask, license: &GrantLicense) -> Result<S
     let name = &license.desired.name;
     rows::run(
         connection,
-        "INSERT INTO resets (reset, grant_id, name, state) VALUES (?1, ?2, ?3, 'asked')",
-        params![number(objects::draw(connection)?), ask.grant.as_str(), name.as_str()],
+        "INSERT INTO resets (reset, grant_id, name, asked, state) VALUES (?1, ?2, ?3, ?4, 'asked')",
+        params![number(objects::draw(connection)?), ask.grant.as_str(), name.as_str(), millis(ask.at)],
     )?;
     rows::run(connection, "UPDATE grants SET version = version + 1 WHERE id = ?1", [ask.grant.as_str()])?;
     Ok(format!("license {name}: its devices are to be unbound"))
