@@ -193,14 +193,14 @@ fn licenses(row: &GrantRow, found: Option<&LicenseGrant>) -> Vec<DeclaredLicense
             let known = known.get(declared.name.as_str());
             let generation = known.map_or(1, |known| known.generation);
             let there = known.and_then(|known| known.devices_reset_at);
-            // What is open is new here; else what somebody has written since stays.
-            let open = license.reset.filter(DevicesReset::is_open);
+            // What nobody has acted on is new here; else what somebody has written since stays.
+            let fresh = license.reset.filter(|reset| reset.outcome == ResetOutcome::Asked);
             let asked = |reset: DevicesReset| reset.at;
             DeclaredLicense {
                 // Whoever brings a purchase back means what is in it.
                 withdrawn: by_hand && license.desired.state != DesiredState::Active,
                 generation: declared.generation.max(generation),
-                devices_reset_at: open.map(asked).or(there).or(license.reset.map(asked)),
+                devices_reset_at: fresh.map(asked).or(there).or(license.reset.map(asked)),
                 ..declared
             }
         })

@@ -87,3 +87,75 @@ fn what_we_never_set_out_to_write_is_a_persons() {
     // A record that knows of no agreement takes over what the cluster has.
     assert!(is_taken_in(&row(None, None), &revoked));
 }
+
+/// The license of [`found`], with a wish to unbind its devices.
+fn wishing(asked: Timestamp, outcome: ResetOutcome) -> GrantRow {
+    let desired = grantsmith_core::Desired {
+        name: LicenseName::main(),
+        generation: 1,
+        app_id: grantsmith_core::AppId::parse("app-1").expect("an app"),
+        slots: grantsmith_core::Slots::Limited(1),
+        state: DesiredState::Active,
+        expires_at: None,
+        expiry: grantsmith_core::grant::Expiry::Followed,
+        reason: Reason::Issued,
+        cause: grantsmith_core::grant::Cause::Rule,
+        imported: false,
+    };
+    let license = GrantLicense {
+        reason: desired.reason,
+        desired,
+        kept: None,
+        shown: None,
+        delivered: false,
+        reset: Some(DevicesReset { at: asked, outcome }),
+    };
+    GrantRow { licenses: vec![license], ..row(None, None) }
+}
+
+#[test]
+fn a_wish_that_nobody_acted_on_is_written_and_else_what_a_person_wrote_stays() {
+    let at = |second| Timestamp::from_second(second).expect("a time");
+    for (outcome, there, wanted) in [
+        (ResetOutcome::Asked, None, 200),
+        (ResetOutcome::Asked, Some(150), 200),
+        // Far ahead by mistake: it would hold the wish up.
+        (ResetOutcome::Asked, Some(9_000), 200),
+        (ResetOutcome::Sent, Some(300), 300),
+        (ResetOutcome::Done, Some(300), 300),
+        // Made anew: there it is passed over.
+        (ResetOutcome::Done, None, 200),
+    ] {
+        let mut object = found(&Value::Null);
+        object.spec.licenses[0].devices_reset_at = there.map(at);
+        let declared = licenses(&wishing(at(200), outcome), Some(&object));
+        assert_eq!(declared[0].devices_reset_at, Some(at(wanted)), "{outcome:?}, {there:?}");
+    }
+}
+
+#[test]
+fn what_the_object_is_too_young_for_is_told_as_dropped() {
+    let at = |second| Timestamp::from_second(second).expect("a time");
+    let mut object = found(&Value::Null);
+    object.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(100)));
+    let license: LicenseStatus = serde_json::from_value(json!({
+        "name": "main", "generation": 1, "state": "Live", "key": "****", "fingerprint": "f", "appId": "app-1",
+        "createdAt": at(50),
+    }))
+    .expect("a license");
+    for (wish, acted_on, wanted) in [
+        (90, None, Some((90, ResetOutcome::Dropped))),
+        (100, None, Some((100, ResetOutcome::Dropped))),
+        (101, None, None),
+        (101, Some(101), Some((101, ResetOutcome::Done))),
+        (300, Some(101), Some((101, ResetOutcome::Done))),
+    ] {
+        object.spec.licenses[0].devices_reset_at = Some(at(wish));
+        let mut license = license.clone();
+        if let Some(second) = acted_on {
+            license.reset_devices(at(second), ResetOutcome::Done);
+        }
+        let told = devices_reset(&object, &license).map(|reset| (reset.at, reset.outcome));
+        assert_eq!(told, wanted.map(|(second, outcome)| (at(second), outcome)), "{wish}, {acted_on:?}");
+    }
+}
