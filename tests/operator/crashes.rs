@@ -117,19 +117,20 @@ fn spec(change: &Value) -> Value {
 /// A grant's life: a key, taken away, given back, prolonged, its devices unbound.
 async fn live(realm: &Realm<'_>) {
     let purchase = manual("jane")["purchase"].clone();
-    let now = SystemClock.now().wall;
-    for change in [
-        json!({}),
-        json!({"state": "Suspended", "reason": "Disputed"}),
-        json!({"state": "Active"}),
-        json!({"state": "Active", "expiresAt": "2031-01-01T00:00:00Z"}),
-        json!({"state": "Active", "expiresAt": "2031-01-01T00:00:00Z", "devicesResetAt": now}),
-    ] {
+    let declare = async |change: Value| {
         let mut spec = spec(&change);
         spec["purchase"] = purchase.clone();
         realm.declare("jane", &spec).await;
         realm.until_settled("jane").await;
-    }
+    };
+    declare(json!({})).await;
+    declare(json!({"state": "Suspended", "reason": "Disputed"})).await;
+    declare(json!({"state": "Active"})).await;
+    let end = "2031-01-01T00:00:00Z";
+    declare(json!({"state": "Active", "expiresAt": end})).await;
+    // A wish from before the grant was made would be passed over.
+    let wish = SystemClock.now().wall;
+    declare(json!({"state": "Active", "expiresAt": end, "devicesResetAt": wish})).await;
 }
 
 /// Lives that life under a fault; gives the effects that there were.
