@@ -18,9 +18,7 @@ use grantsmith_core::port::{
     ResetId, ResetOutcome,
 };
 use grantsmith_core::{GrantId, LicenseKey, LicenseName};
-use grantsmith_crd::{
-    AttemptOutcome, AttemptStatus, DeclaredLicense, LicenseGrant, LicenseGrantStatus, LicenseStatus,
-};
+use grantsmith_crd::{AttemptOutcome, AttemptStatus, LicenseGrant, LicenseGrantStatus, LicenseStatus};
 use jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
@@ -145,7 +143,7 @@ impl Session {
             // A replacement has no devices of before.
             let of_name = known.iter().filter(|license| license.name == declared.name);
             let acted_on = of_name.filter_map(|license| license.devices_reset_at).max();
-            let open = acted_on < Some(at) && known.iter().any(|license| is_of(declared, license));
+            let open = acted_on < Some(at) && known.iter().any(|license| license.is_of(declared));
             let license = LicenseName::parse(&declared.name).filter(|_| open)?;
             Some(Reset { id: wish(&declared.name, at), license })
         })
@@ -156,11 +154,6 @@ impl Session {
 pub fn until_reset(grant: &LicenseGrant, now: Timestamp) -> Option<Duration> {
     let times = grant.spec.licenses.iter().filter_map(|license| license.devices_reset_at);
     times.filter(|at| *at > now).min().map(|at| at.duration_since(now).unsigned_abs())
-}
-
-/// Whether a license is the one that is declared now.
-fn is_of(declared: &DeclaredLicense, license: &LicenseStatus) -> bool {
-    license.name == declared.name && license.generation == declared.generation
 }
 
 /// A wish has no name in a spec but its license's and its time.
@@ -489,7 +482,7 @@ impl AttemptLog for Attempts {
         let declared = session.grant.spec.licenses.iter().find(|declared| declared.name == name).cloned();
         let note = |status: &mut LicenseGrantStatus| {
             let of_wish = |license: &&mut LicenseStatus| {
-                declared.as_ref().is_some_and(|declared| is_of(declared, license))
+                declared.as_ref().is_some_and(|declared| license.is_of(declared))
             };
             for license in status.licenses.iter_mut().filter(of_wish) {
                 license.reset_devices(at, outcome);

@@ -248,9 +248,7 @@ pub fn write(grant: &mut LicenseGrant, standing: &Standing, now: Now) {
     let secret = grant.secret_name();
     let generation = grant.metadata.generation;
     let declared = &grant.spec.licenses;
-    let wanted = |license: &&LicenseStatus| {
-        declared.iter().any(|entry| entry.name == license.name && entry.generation == license.generation)
-    };
+    let wanted = |license: &&LicenseStatus| declared.iter().any(|entry| license.is_of(entry));
     let status = grant.status.get_or_insert_default();
     let issued = status.licenses.iter().filter(wanted).count();
     status.issued = Some(format!("{issued}/{}", declared.len()));

@@ -103,8 +103,7 @@ pub fn priority(grant: &LicenseGrant) -> Priority {
     let mut priority = Priority::Renewal;
     for license in &grant.spec.licenses {
         let wanted = hand.unwrap_or(license.state) == State::Active && !leaving;
-        let there =
-            kept(grant).find(|kept| kept.name == license.name && kept.generation == license.generation);
+        let there = kept(grant).find(|kept| kept.is_of(license));
         match there.map(|kept| kept.state) {
             None if wanted => return Priority::Buyer,
             Some(KeptState::Live | KeptState::Revoking | KeptState::Reinstating) if !wanted => {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use grantsmith_authforge::SystemClock;
-use grantsmith_authforge::fake::{self, CallKind, Deeds, NewLicense};
+use grantsmith_authforge::fake::{self, CallKind, NewLicense};
 use grantsmith_core::port::Clock as _;
 use grantsmith_tests::cluster::config;
 use grantsmith_tests::proxy::{Fate, Passing, Proxy};
@@ -162,7 +162,7 @@ async fn survive(plan: Option<(usize, Fault)>) -> Vec<String> {
     let licenses = realm.authforge.licenses();
     let jane = licenses.iter().find(|license| license.key == *key).expect("her license");
     assert_eq!(jane.expires_at, Some("2031-01-01T00:00:00Z".parse().expect("a time")), "{plan:?}");
-    let resets = realm.authforge.history().iter().filter(|deed| deed.what == Deeds::DevicesReset).count();
+    let resets = realm.resets();
     match plan {
         None => assert_eq!(resets, 1),
         // By the network, not by us.

@@ -1,7 +1,7 @@
 //! What a grant declares comes about: at AuthForge, in a Secret, and in what people read.
 
 use grantsmith_authforge::SystemClock;
-use grantsmith_authforge::fake::{CallKind, Deeds, Fault, NewLicense, Stored};
+use grantsmith_authforge::fake::{CallKind, Fault, NewLicense, Stored};
 use grantsmith_core::port::Clock as _;
 use grantsmith_crd::{DevicesReset, LicenseGrant, READY, RECONCILING, STALLED};
 use grantsmith_tests::realm::{Realm, condition, manual};
@@ -185,7 +185,6 @@ async fn a_raised_generation_replaces_the_key() {
 async fn devices_are_unbound_once_for_each_time_that_is_written() {
     let realm = Realm::new(Cluster::shared().await).await;
     let operator = realm.operator(&[]).await;
-    let resets = || realm.authforge.history().iter().filter(|deed| deed.what == Deeds::DevicesReset).count();
     let declare = async |time: Timestamp, generation: u32| {
         let entry = json!([{"name": "main", "appId": APP, "generation": generation, "devicesResetAt": time}]);
         realm.declare("jane", &licenses("jane", &entry)).await;
@@ -194,9 +193,13 @@ async fn devices_are_unbound_once_for_each_time_that_is_written() {
     let outcome = |grant: LicenseGrant| grant.status.expect("a status").licenses[0].devices_reset;
 
     let before = at("2020-01-01T00:00:00Z");
-    assert_eq!((outcome(declare(before, 1).await), resets()), (None, 0), "from before the grant was made");
+    assert_eq!(
+        (outcome(declare(before, 1).await), realm.resets()),
+        (None, 0),
+        "from before the grant was made"
+    );
     let ahead = at("2036-01-01T00:00:00Z");
-    assert_eq!((outcome(declare(ahead, 1).await), resets()), (None, 0), "its time has not come");
+    assert_eq!((outcome(declare(ahead, 1).await), realm.resets()), (None, 0), "its time has not come");
 
     let soon = SystemClock.now().wall + SignedDuration::from_secs(2);
     declare(soon, 1).await;
@@ -209,7 +212,7 @@ async fn devices_are_unbound_once_for_each_time_that_is_written() {
     let _operator = realm.operator(&[]).await;
     realm.edit("jane", &json!({"spec": {"override": {"expiresAt": "2031-01-01T00:00:00Z"}}})).await;
     realm.until_settled("jane").await;
-    assert_eq!(resets(), 1, "a time counts once");
+    assert_eq!(realm.resets(), 1, "a time counts once");
 
     realm.authforge.script(CallKind::Put, [Fault::LostAfter]);
     let second = SystemClock.now().wall;
@@ -217,7 +220,7 @@ async fn devices_are_unbound_once_for_each_time_that_is_written() {
     let old = realm.keys("jane").await;
     declare(second, 2).await;
     assert_ne!(realm.keys("jane").await["main"], old["main"]);
-    assert_eq!(resets(), 2, "neither a lost answer nor a new key repeats it");
+    assert_eq!(realm.resets(), 2, "neither a lost answer nor a new key repeats it");
 
     realm.delete("jane").await;
     until("it is gone", async || {
@@ -225,7 +228,7 @@ async fn devices_are_unbound_once_for_each_time_that_is_written() {
     })
     .await;
     declare(before, 2).await;
-    assert_eq!(resets(), 2, "nor does the grant made anew");
+    assert_eq!(realm.resets(), 2, "nor does the grant made anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]

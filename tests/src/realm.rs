@@ -284,6 +284,11 @@ impl<'a> Realm<'a> {
         self.authforge.history().iter().filter(|deed| deed.what == Deeds::Created).count()
     }
 
+    /// How many times the devices of a license were unbound.
+    pub fn resets(&self) -> usize {
+        self.authforge.history().iter().filter(|deed| deed.what == Deeds::DevicesReset).count()
+    }
+
     /// The reasons of the events about a grant, oldest first.
     pub async fn events(&self, name: &str) -> Vec<String> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);

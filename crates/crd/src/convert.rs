@@ -297,6 +297,11 @@ impl LicenseStatus {
         *self = Self { key, fingerprint, drift, devices_reset_at, devices_reset, ..Self::of(&kept) };
     }
 
+    /// Whether it is the license that an entry declares now.
+    pub fn is_of(&self, declared: &DeclaredLicense) -> bool {
+        self.name == declared.name && self.generation == declared.generation
+    }
+
     /// Takes in what came of a wish to unbind its devices.
     pub fn reset_devices(&mut self, at: Timestamp, outcome: ResetOutcome) {
         self.devices_reset = match outcome {
