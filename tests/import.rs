@@ -12,11 +12,36 @@ use grantsmith_tests::{APP, Shape, Stack, until};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+/// Runs walkthroughs in a shape, side by side.
+macro_rules! walkthroughs {
+    ($($module:ident of $shape:ident: $($name:ident),+;)+) => {
+        $(mod $module {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Shape::$shape).await; })+
+        })+
+    };
+}
+
+walkthroughs! {
+    in_one_process of Standalone:
+        keys_are_known_whatever_their_label,
+        without_a_stripe_key_they_stand_and_people_decide_about_them,
+        a_purchase_that_was_held_gets_its_key,
+        more_keys_than_units_stay_as_long_as_the_subscription;
+    in_two of Split:
+        keys_are_known_whatever_their_label;
+    in_a_cluster of Cluster:
+        keys_are_known_whatever_their_label,
+        without_a_stripe_key_they_stand_and_people_decide_about_them,
+        a_purchase_that_was_held_gets_its_key,
+        more_keys_than_units_stay_as_long_as_the_subscription;
+}
+
 const HEAD: &str = "email,stripe_id,order,license_key,app_id\n";
 
 /// With everything that is missing made at once: a key that is not known is made again.
 fn eager(shape: Shape) -> Plan {
-    Stack::plan(shape).flags(&["--create-missing", "--look-before-create-after", "0s"])
+    Stack::plan(shape).flags(&["--look-before-create-after", "0s", "--create-missing"])
 }
 
 fn days(days: i64) -> SignedDuration {
@@ -51,6 +76,11 @@ async fn import(stack: &Stack, rows: &[String], flags: &[&str]) -> (i32, Value) 
     assert!(!out.is_empty(), "{error}");
     let told = serde_json::from_str(&out).expect("JSON");
     (code, told)
+}
+
+/// What becomes of a good row: an operator looks keys up later.
+fn taken(shape: Shape) -> &'static str {
+    if shape == Shape::Cluster { "declared" } else { "adopted" }
 }
 
 fn outcomes(told: &Value) -> Vec<String> {
@@ -109,11 +139,12 @@ async fn keys_are_known_whatever_their_label(shape: Shape) {
 
     let before = record(&stack);
     let (code, told) = import(&stack, &rows, &["--dry-run"]).await;
-    assert_eq!((code, outcomes(&told)), (0, vec!["would adopt".to_owned(); 4]));
+    let would = if shape == Shape::Cluster { "would declare" } else { "would adopt" };
+    assert_eq!((code, outcomes(&told)), (0, vec![would.to_owned(); 4]));
     assert_eq!(record(&stack), before, "a dry run writes nothing");
 
     let (code, told) = import(&stack, &rows, &[]).await;
-    assert_eq!((code, outcomes(&told)), (0, vec!["adopted".to_owned(); 4]));
+    assert_eq!((code, outcomes(&told)), (0, vec![taken(shape).to_owned(); 4]));
     assert!(keys.iter().all(|key| !told.to_string().contains(key)), "no key is told whole");
     for id in purchases.iter().map(|bought| &bought.session).chain([&subscription]) {
         stack.until_grant(id, "READY", "Adopted").await;
@@ -149,19 +180,8 @@ async fn keys_are_known_whatever_their_label(shape: Shape) {
     assert!(keys.iter().all(|key| !stack.logs().contains(key)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_are_known_whatever_their_label_in_one_process() {
-    keys_are_known_whatever_their_label(Shape::Standalone).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_are_known_whatever_their_label_in_two() {
-    keys_are_known_whatever_their_label(Shape::Split).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_stripe_key_they_stand_and_people_decide_about_them() {
-    let stack = eager(Shape::Standalone).events_only().start().await;
+async fn without_a_stripe_key_they_stand_and_people_decide_about_them(shape: Shape) {
+    let stack = eager(shape).events_only().start().await;
     let one = bought(&stack);
     let (subscription, of_subscription) = subscribed(&stack);
     let keys = [sold(&stack, None, None), sold(&stack, None, period_end(&stack, &subscription))];
@@ -188,9 +208,8 @@ async fn without_a_stripe_key_they_stand_and_people_decide_about_them() {
     assert!(stack.mail.as_ref().expect("mail").mails().await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_purchase_that_was_held_gets_its_key() {
-    let stack = Stack::plan(Shape::Standalone).start().await;
+async fn a_purchase_that_was_held_gets_its_key(shape: Shape) {
+    let stack = Stack::plan(shape).start().await;
     let one = bought(&stack);
     stack.deliver_all(&one.events).await;
     stack.until_grant(&one.session, "PARKED", "BeforeStart").await;
@@ -202,16 +221,15 @@ async fn a_purchase_that_was_held_gets_its_key() {
     assert_ne!(grant["customer"]["email"], "old@example.com", "Stripe knew a newer one");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn more_keys_than_units_stay_as_long_as_the_subscription() {
-    let stack = eager(Shape::Standalone).start().await;
+async fn more_keys_than_units_stay_as_long_as_the_subscription(shape: Shape) {
+    let stack = eager(shape).start().await;
     let (subscription, bought) = subscribed(&stack);
     let keys: Vec<String> =
         (0..2).map(|_| sold(&stack, Some(format!("Stripe sub {subscription}")), None)).collect();
     // One row names the session that sold it.
     let rows = [row(&subscription, &keys[0]), row(&bought.session, &keys[1])];
     let (code, told) = import(&stack, &rows, &[]).await;
-    assert_eq!((code, outcomes(&told)), (0, vec!["adopted".to_owned(); 2]));
+    assert_eq!((code, outcomes(&told)), (0, vec![taken(shape).to_owned(); 2]));
     stack.deliver_all(&bought.events).await;
     stack.deliver_all(&stack.world.turn_subscription(&subscription, Renew, stack.now() - days(1))).await;
     let renewed = period_end(&stack, &subscription);
@@ -276,4 +294,37 @@ async fn keys_are_taken_in_while_observing() {
     assert_eq!(grant["fix"], "", "nothing would be done");
     let calls = stack.authforge.counts();
     assert_eq!((calls.of(CallKind::Create), calls.of(CallKind::Put)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_does_not_find_waits_for_the_right_key() {
+    let stack = eager(Shape::Cluster).start().await;
+    let (one, other) = (bought(&stack), bought(&stack));
+    let (key, of_other) = (sold(&stack, None, None), sold(&stack, None, None));
+    let wrong = [row(&one.session, "AAAA-BBBB-CCCC-DDDD"), row(&other.session, &of_other)];
+    assert_eq!(outcomes(&import(&stack, &wrong, &[]).await.1), ["declared"; 2]);
+    let parked = stack.until_grant(&one.session, "PARKED", "Rejected").await;
+    assert!(parked["fix"].as_str().is_some_and(|fix| fix.contains("correct adopt")), "{parked}");
+    stack.until_grant(&other.session, "READY", "Adopted").await;
+    stack.deliver_all(&one.events).await;
+
+    let taken = [row(&one.session, &of_other)];
+    let (code, told) = import(&stack, &taken, &[]).await;
+    assert!(code == 1 && told["rows"][0]["why"].to_string().contains("another purchase"), "{told}");
+    let right = [row(&one.session, &key)];
+    assert_eq!(outcomes(&import(&stack, &right, &[]).await.1), ["declared"]);
+    let grant = stack.until_grant(&one.session, "READY", "Adopted").await;
+    assert_eq!(grant["licenses"].as_array().map(Vec::len), Some(1), "in place of the wrong one");
+    assert_eq!(stack.keys(&one.session).await, [key]);
+    assert_eq!(stack.authforge.counts().of(CallKind::Create), 0);
+
+    // What people declare is theirs to change.
+    let third = bought(&stack);
+    let purchase = serde_json::json!({"provider": "stripe", "id": third.session});
+    let spec = serde_json::json!({"purchase": purchase, "licenses": [{"name": "main", "appId": APP, "state": "Revoked"}]});
+    stack.realm.as_ref().expect("a cluster").declare("theirs", &spec).await;
+    until("it to be known", async || stack.grant(&third.session).await).await;
+    let (code, told) = import(&stack, &[row(&third.session, &sold(&stack, None, None))], &[]).await;
+    let why = told["rows"][0]["why"].as_str().unwrap_or_default();
+    assert!(code == 1 && why.contains("people declare the grant") && why.contains("'theirs'"), "{told}");
 }

@@ -281,6 +281,15 @@ impl Index {
         heirs
     }
 
+    /// Which other grant keeps a key.
+    pub fn keeper(&self, key: Fingerprint, place: &Place) -> Option<Place> {
+        let state = self.lock();
+        let keeps = |(other, brief): &(&Place, &Brief)| {
+            *other != place && brief.licenses.iter().any(|license| license.fingerprint == key)
+        };
+        state.grants.iter().find(keeps).map(|(other, _)| other.clone())
+    }
+
     /// The grants of a namespace.
     pub fn grants_in(&self, namespace: &str) -> BTreeSet<Place> {
         self.lock().grants.keys().filter(|place| *place.namespace == *namespace).cloned().collect()

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use grantsmith_core::execute::{Executor, Failure, Report};
 use grantsmith_core::grant::DesiredState;
-use grantsmith_core::label::Label;
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::{
     self, ApiError, AttemptLog as _, Change, Class, Clock, LicenseApi, Listing, LogError, Priority,
@@ -23,11 +22,14 @@ use serde_json::json;
 use crate::attempts::{Attempts, Session, told, until_reset};
 use crate::audit::Finding;
 use crate::events::{Action, Events};
-use crate::index::{Fresh, Index, Past, Place};
+use crate::index::{self, Fresh, Index, Past, Place};
 use crate::lease::Lease;
 use crate::secret::{Found, Keys, Secrets};
 use crate::status::{self, Standing, Weight, weight};
 use crate::validate::{self, Held, Rules, validate};
+
+/// What another has is nothing that we watch for whoever waits for it.
+const TAKEN_AGAIN: Duration = Duration::from_secs(30);
 
 /// After the API server failed.
 const SOON: Duration = Duration::from_secs(2);
@@ -211,9 +213,14 @@ impl Reconciler {
                     "Secret {} belongs to something else; give another spec.secretName, or remove that Secret",
                     grant.secret_name()
                 );
-                return Err(Held::new(Reason::SecretNameTaken, message).into());
+                return Err(
+                    Held { again: Some(TAKEN_AGAIN), ..Held::new(Reason::SecretNameTaken, message) }.into()
+                );
             }
         };
+        if let Some(taken) = self.taken(place, &grant, declared) {
+            return Err(taken.into());
+        }
         let policy = self.executor.policy();
         let fresh = Fresh { lag: policy.quarantine, young: policy.look_before_create_after };
         let past = self.index.past(place, id, declared.paid_at, fresh);
@@ -248,7 +255,23 @@ impl Reconciler {
         Ok(report)
     }
 
-    /// Finds keys again that the Secret has lost, by what their licenses are labeled with.
+    /// A license that is to be adopted, and that another grant has.
+    fn taken(&self, place: &Place, grant: &LicenseGrant, declared: &Grant) -> Option<Held> {
+        declared.licenses.iter().find_map(|license| {
+            let named = license.adopt.as_ref()?;
+            if status::kept(grant).any(|kept| kept.fingerprint == named.as_str()) {
+                return None;
+            }
+            let owner = self.index.keeper(index::Fingerprint::parse(named.as_str())?, place)?;
+            let message = format!(
+                "license '{}' is to be the one of a key that grant {owner} has; take its adopt away, or delete that grant",
+                license.name
+            );
+            Some(Held { again: Some(TAKEN_AGAIN), ..Held::new(Reason::Rejected, message) })
+        })
+    }
+
+    /// Finds keys again that the Secret has lost.
     async fn find(
         &self,
         declared: &Grant,
@@ -267,9 +290,7 @@ impl Reconciler {
                     place.insert(self.api.list(&read.app_id, begun, Priority::Buyer).await?)
                 }
             };
-            let label = Label::new(&declared.purchase, &read.name, read.generation);
-            let mut rows = listing.labeled(&label).iter();
-            let row = rows.find(|row| row.key.fingerprint().as_str() == license.fingerprint);
+            let row = listing.of_key(&Fingerprint::from_hex(license.fingerprint.clone()));
             match (row, license.state) {
                 (Some(row), _) => found.push((license, row.key.clone())),
                 (None, _) if !listing.is_complete() => {

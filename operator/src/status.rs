@@ -15,9 +15,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::validate::Held;
 
-/// A Secret that belongs to something else is nothing we watch.
-const TAKEN_AGAIN: Duration = Duration::from_secs(30);
-
 /// Tries are counted as long as they change the wait.
 const MOST_TRIES: i32 = 10;
 
@@ -139,8 +136,8 @@ pub struct Standing {
 impl Standing {
     /// A grant that is left alone.
     pub fn held(held: Held) -> Self {
-        let again = (held.reason == Reason::SecretNameTaken).then_some(TAKEN_AGAIN);
-        Self { reason: held.reason, message: held.message, again, failed: false, shared: false }
+        let Held { reason, message, again } = held;
+        Self { reason, message, again, failed: false, shared: false }
     }
 
     /// A grant that something kept from being worked on.
@@ -212,9 +209,14 @@ fn fix(reason: Reason) -> Option<&'static str> {
             "Somebody revoked it at AuthForge, or deleted it there; set spec.override.state: Active to bring it back, or raise \
              its generation to replace it",
         ),
-        Reason::DuplicateLicenses => {
-            Some("Another live license carries the same label; revoke the one that nobody uses at AuthForge")
-        }
+        Reason::DuplicateLicenses => Some(
+            "Another live license carries the same label, or is the one to adopt; revoke the one that nobody uses at AuthForge, \
+                 or take adopt away",
+        ),
+        Reason::Rejected => Some(
+            "Its app has no license of the fingerprint that adopt gives, or none that is free; correct adopt, or raise its \
+             generation to have a new key made",
+        ),
         Reason::ReinstateRefused => {
             Some("AuthForge will not bring it back; raise its generation to replace it by a new key")
         }

@@ -34,7 +34,7 @@ pub use grant::{
     Attachment, Decision, Declaration, DevicesReset, GrantFilter, GrantLicense, GrantRow, GrantState,
     JournalEntry, Progress, PurchaseRecord, Resource, Seen, Shown, Sighting,
 };
-pub use hand::{Act, Ask, Decide, HandRow, Import, Promise, Redecided, Refusal, Request, Taken};
+pub use hand::{Act, Ask, Decide, HandRow, Import, Promise, Redecided, Refusal, Request, SoldLicense, Taken};
 pub use portal::{BuyerResend, Limited, Opens, TokenHash, Wish};
 
 /// The first start on a record.

@@ -248,6 +248,49 @@ async fn a_key_that_is_there_already_is_adopted_and_none_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_any_label_is_adopted_by_its_fingerprint_or_none_is() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let operator = realm.operator(&[]).await;
+    let fingerprint = |key: &str| grantsmith_core::LicenseKey::new(key).fingerprint().to_string();
+    let [bare, labeled] = [None, Some("order 17".to_owned())]
+        .map(|label| realm.authforge.insert(NewLicense { label, ..NewLicense::labeled(APP, "") }));
+    let adopting = |key: &str, generation: u32| json!([{"name": "main", "appId": APP, "adopt": fingerprint(key), "generation": generation}]);
+    for (name, key) in [("bare", &bare), ("labeled", &labeled)] {
+        realm.declare(name, &licenses(name, &adopting(key, 1))).await;
+        let grant = realm.until_reason(name, "Adopted").await;
+        assert_eq!((realm.keys(name).await["main"].as_str(), issued(&grant)), (key.as_str(), "1/1"));
+    }
+    // A key is one grant's.
+    realm.declare("again", &licenses("again", &adopting(&bare, 1))).await;
+    let grant = realm.until_reason("again", "Rejected").await;
+    let message = &condition(&grant, READY).expect("ready").message;
+    assert!(message.contains("bare has"), "{message}");
+    // One that nobody has is not made, until that is asked for.
+    let unknown = "AAAA-BBBB-CCCC-DDDD";
+    realm.declare("unknown", &licenses("unknown", &adopting(unknown, 1))).await;
+    let grant = realm.until_reason("unknown", "Rejected").await;
+    let message = &condition(&grant, READY).expect("ready").message;
+    assert!(message.contains("correct adopt"), "{message}");
+    assert_eq!(realm.created(), 0);
+    realm.declare("unknown", &licenses("unknown", &adopting(unknown, 2))).await;
+    realm.until_reason("unknown", "Issued").await;
+
+    // It is the grant's as any other: found again without its Secret, and revoked with it.
+    operator.kill().await;
+    realm.secrets().delete("bare-license", &DeleteParams::default()).await.expect("it is deleted");
+    let _operator = realm.operator(&[]).await;
+    until("the Secret", async || (realm.keys("bare").await.get("main") == Some(&bare)).then_some(())).await;
+    realm.edit("bare", &json!({"spec": {"override": {"state": "Revoked"}}})).await;
+    until("a revoked key", async || license(&realm, &bare).revoked.then_some(())).await;
+    assert!(!license(&realm, &labeled).revoked);
+    assert_eq!(realm.created(), 1);
+}
+
+fn issued(grant: &LicenseGrant) -> &str {
+    grant.status.as_ref().and_then(|status| status.issued.as_deref()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_or_spoiled_secret_comes_back_with_the_same_key() {
     let realm = Realm::new(Cluster::shared().await).await;
     let operator = realm.operator(&[]).await;

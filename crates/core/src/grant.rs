@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::license::{AppId, Slots};
+use crate::license::{AppId, Fingerprint, Slots};
 use crate::purchase::PurchaseId;
 use crate::reason::Reason;
 
@@ -174,6 +174,8 @@ pub struct Desired {
     pub cause: Cause,
     /// Its key was imported, and no paid unit of its app has been found for it so far.
     pub imported: bool,
+    /// The key of the license that it is to be, whoever made that and whatever its label: it is found, or nothing is.
+    pub adopt: Option<Fingerprint>,
 }
 
 /// Whether an expiry is a term of sale or follows something.

@@ -38,6 +38,9 @@ const LOOKS: &[Duration] =
 /// Until the next look at duplicates that wait for a person.
 const DUPLICATES_AGAIN: Duration = Duration::from_secs(3_600);
 
+/// Until a license that somebody named is looked for again: it may be made meanwhile, or not be listed yet.
+const SOUGHT_AGAIN: Duration = Duration::from_secs(300);
+
 /// Until the budget is asked again. Ten thousand may be held, and each hour frees a hundred.
 const BUDGET_AGAIN: Duration = Duration::from_secs(300);
 
@@ -188,7 +191,8 @@ impl<'a> Planner<'a> {
             Some(kept) => {
                 let settle = unit.open().map(|attempt| Step::Settle(attempt.id.clone(), Outcome::Found));
                 self.plan.steps.extend(settle);
-                let duplicated = self.surplus(&unit, kept);
+                let another = unit.sought(record).is_some();
+                let duplicated = self.surplus(&unit, kept) || another;
                 self.watch(&unit);
                 match self.kept(&unit, kept) {
                     Reason::Issued if duplicated => Reason::DuplicateLicenses,
@@ -202,6 +206,9 @@ impl<'a> Planner<'a> {
 
     /// No key is kept: find one, wait for one, or make one.
     fn missing(&mut self, unit: &Unit<'_>) -> Reason {
+        if let Some(key) = unit.sought(self.observed.record) {
+            return self.sought(unit, key);
+        }
         if let Some(found) = unit.best(self.observed.record) {
             // Told by its time; failing that (clocks), a license that appears while our own attempt is unclear is ours:
             // the worse mistake is a buyer who never gets the mail.
@@ -243,6 +250,29 @@ impl<'a> Planner<'a> {
             (None, from) => self.look(unit, from.map_or(self.now.moment, |from| from.min(self.now.moment))),
         }
         Reason::Issuing
+    }
+
+    /// Somebody has said which license it is: another is neither made nor taken. What attempts of before have made is besides it.
+    fn sought(&mut self, unit: &Unit<'_>, key: &Fingerprint) -> Reason {
+        let found = unit.listing.and_then(|listing| listing.of_key(key));
+        match found.filter(|row| !self.observed.record.keeps(&row.key)) {
+            Some(row) => {
+                self.plan.steps.push(Step::Adopt(unit.adopted(row, None)));
+                Reason::Adopted
+            }
+            None if !unit.listing.is_some_and(Listing::is_complete) => {
+                self.look(unit, self.now.moment);
+                Reason::Issuing
+            }
+            None => {
+                self.watch(unit);
+                if unit.desired.state != DesiredState::Active {
+                    return unit.desired.reason;
+                }
+                self.wait(SOUGHT_AGAIN);
+                Reason::Rejected
+            }
+        }
     }
 
     fn create(&mut self, unit: &Unit<'_>) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -106,7 +106,10 @@ pub struct CreateLicense {
 pub struct Listing {
     begun_at: Moment,
     complete: bool,
+    /// By label; those without one together.
     licenses: BTreeMap<String, Vec<License>>,
+    /// Under which label, and as which of it, each key is; made when first asked for.
+    keys: OnceLock<BTreeMap<Fingerprint, (String, usize)>>,
 }
 
 impl Listing {
@@ -114,11 +117,9 @@ impl Listing {
     pub fn new(begun_at: Moment, complete: bool, licenses: impl IntoIterator<Item = License>) -> Self {
         let mut by_label: BTreeMap<String, Vec<License>> = BTreeMap::new();
         for license in licenses {
-            if let Some(label) = &license.label {
-                by_label.entry(label.clone()).or_default().push(license);
-            }
+            by_label.entry(license.label.clone().unwrap_or_default()).or_default().push(license);
         }
-        Self { begun_at, complete, licenses: by_label }
+        Self { begun_at, complete, licenses: by_label, keys: OnceLock::new() }
     }
 
     /// When its first page was asked for. A license made before that, list lag aside, is in it if it is complete.
@@ -131,7 +132,7 @@ impl Listing {
         self.complete
     }
 
-    /// All licenses in it that carry a label.
+    /// All licenses in it.
     pub fn licenses(&self) -> impl Iterator<Item = &License> {
         self.licenses.values().flatten()
     }
@@ -139,6 +140,20 @@ impl Listing {
     /// The licenses that carry `label`.
     pub fn labeled(&self, label: &Label) -> &[License] {
         self.licenses.get(label.as_str()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The license of a key, whatever its label.
+    pub fn of_key(&self, fingerprint: &Fingerprint) -> Option<&License> {
+        let keys = self.keys.get_or_init(|| {
+            let labeled = |(label, licenses): (&String, &Vec<License>)| {
+                let place =
+                    |(place, license): (usize, &License)| (license.key.fingerprint(), (label.clone(), place));
+                licenses.iter().enumerate().map(place).collect::<Vec<_>>()
+            };
+            self.licenses.iter().flat_map(labeled).collect()
+        });
+        let (label, place) = keys.get(fingerprint)?;
+        self.licenses.get(label)?.get(*place)
     }
 }
 

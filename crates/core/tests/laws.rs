@@ -120,19 +120,18 @@ fn attempt(n: usize) -> impl Strategy<Value = Attempt> {
 }
 
 fn row(n: usize) -> impl Strategy<Value = License> {
-    (0i64..100_000, any::<bool>(), any::<bool>()).prop_map(move |(age, active, ours)| License {
-        key: LicenseKey::new(format!("KEY-{n}")),
-        app_id: app(),
-        status: if active { LicenseStatus::Active } else { LicenseStatus::Revoked },
-        expires_at: None,
-        slots: None,
-        created_at: at(age),
-        label: Some(if ours {
-            "Stripe session cs_test_law".to_owned()
-        } else {
-            "somebody else's".to_owned()
-        }),
-    })
+    (0i64..100_000, any::<bool>(), option::weighted(0.8, any::<bool>())).prop_map(
+        move |(age, active, ours)| License {
+            key: LicenseKey::new(format!("KEY-{n}")),
+            app_id: app(),
+            status: if active { LicenseStatus::Active } else { LicenseStatus::Revoked },
+            expires_at: None,
+            slots: None,
+            created_at: at(age),
+            label: ours
+                .map(|ours| if ours { "Stripe session cs_test_law" } else { "somebody else's" }.to_owned()),
+        },
+    )
 }
 
 prop_compose! {
@@ -148,11 +147,13 @@ prop_compose! {
         seen in vec(0u64..400, 2),
         spent in prop_oneof![Just(0u32), Just(99), Just(100), Just(500)],
         proof in option::of((any::<bool>(), 0u64..300)),
+        named in prop_oneof![3 => Just(None), 1 => (0usize..4).prop_map(Some)],
     ) -> Case {
         let mut grant = grant("cs_test_law").state(wanted).build().expect("grant");
         grant.paid_at = paid.map(at);
         grant.licenses[0].expires_at = end.map(at);
         grant.licenses[0].cause = if by_hand { Cause::Hand } else { Cause::Rule };
+        grant.licenses[0].adopt = named.map(|n| LicenseKey::new(format!("KEY-{n}")).fingerprint());
         grant.licenses[0].expiry = if by_hand { Expiry::Followed } else { Expiry::Sold };
         let rows: Vec<License> = [rows.0, rows.1, rows.2].into_iter().flatten().collect();
         let attempts: Vec<Attempt> = [attempts.0, attempts.1].into_iter().flatten().collect();
@@ -240,6 +241,19 @@ proptest! {
             let proof = |listing: &Listing| listing.is_complete() && listing.begun_at() >= from;
             prop_assert!(case.fresh() || case.listing.as_ref().is_some_and(proof));
         }
+    }
+
+    #[test]
+    fn a_license_that_was_named_is_found_or_nothing_is(case in case()) {
+        let Some(named) = case.grant.licenses[0].adopt.clone().filter(|_| case.kept().is_none()) else { return Ok(()) };
+        let there = case.rows.iter().any(|row| row.key.fingerprint() == named);
+        let plan = case.plan();
+        prop_assert!(!creates(&plan));
+        let adopted: Vec<_> = plan.steps.iter().filter_map(|step| match step {
+            Step::Adopt(kept) => Some(kept.key.fingerprint()),
+            _ => None,
+        }).collect();
+        prop_assert_eq!(adopted, if there { vec![named] } else { Vec::new() });
     }
 
     #[test]
@@ -382,6 +396,58 @@ proptest! {
             prop_assert_eq!(report.failure, None);
             let after = world.api.truth(|truth| (truth.creates, truth.lists, truth.licenses.clone()));
             prop_assert_eq!(before, after, "a second plan is empty");
+        }
+    }
+
+    #[test]
+    fn the_named_license_is_adopted_whatever_is_labeled(
+        faults in vec(fault(), 0..3),
+        age in 0u64..5_000,
+        tried in any::<bool>(),
+        labeled in any::<bool>(),
+        there in any::<bool>(),
+    ) {
+        let world = World::new();
+        let mut wanted = grant("cs_test_world").paid(at(0)).build().expect("grant");
+        if tried {
+            // An attempt of before, whose answer was lost and whose license is not listed yet.
+            world.api.lag(Duration::from_secs(60));
+            world.api.script([Some(Fault::LostAfter)]);
+            world.round(&world.process(), &wanted);
+        }
+        world.api.script(faults);
+        world.clock.advance(Duration::from_secs(age));
+        let other = Label::new(&PurchaseId::parse("cs_test_other").expect("an id"), &LicenseName::main(), 1);
+        if labeled {
+            let own = Label::new(&wanted.purchase, &LicenseName::main(), 1);
+            world.api.made_elsewhere(&own, &app(), SignedDuration::from_secs(80_000));
+        }
+        let made = if there {
+            world.api.made_elsewhere(&other, &app(), SignedDuration::from_secs(80_000))
+        } else {
+            LicenseKey::new("NOBO-DYHA-SMAD-EITX")
+        };
+        wanted.licenses[0].adopt = Some(made.fingerprint());
+        let before = world.api.truth(|truth| truth.creates);
+        let report = world.settle(&wanted);
+        prop_assert_eq!(world.api.truth(|truth| truth.creates), before, "no other is made");
+        let kept = world.log.keys(&GrantId::of(&wanted.purchase));
+        if there {
+            prop_assert_eq!(kept.into_iter().collect::<Vec<_>>(), vec![made.clone()]);
+            wanted.licenses[0].state = DesiredState::Revoked;
+            wanted.licenses[0].reason = Reason::Refunded;
+            // With another license under its label it waits for a person for ever.
+            prop_assert_eq!(world.settle(&wanted).is_some(), !labeled);
+            world.api.truth(|truth| {
+                let live = truth.licenses.iter().filter(|license| license.status == LicenseStatus::Active);
+                let ours = live.filter(|license| !(labeled && license.key != made)).count();
+                prop_assert_eq!(ours, 0, "what was refunded is over, and so is what the attempt made");
+                Ok(())
+            })?;
+        } else {
+            prop_assert!(kept.is_empty());
+            let told = report.map(|report| report.licenses[0].1);
+            prop_assert!(matches!(told, None | Some(Reason::Rejected)), "{told:?}");
         }
     }
 

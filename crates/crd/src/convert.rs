@@ -6,7 +6,7 @@
 use grantsmith_core::grant::{
     self, Cause, Desired, DesiredState, Expiry, Grant, Hand, LicenseName, Standing,
 };
-use grantsmith_core::license::{AppId, LicenseKey, Slots};
+use grantsmith_core::license::{AppId, Fingerprint, LicenseKey, Slots};
 use grantsmith_core::port::{self, Attempt, AttemptId, Kept, Outcome, ResetOutcome};
 use grantsmith_core::purchase::{InvalidId, PurchaseId};
 use grantsmith_core::reason::Reason;
@@ -118,6 +118,7 @@ impl DeclaredLicense {
             reason,
             cause: Cause::Rule,
             imported: false,
+            adopt: self.adopt.clone().map(Fingerprint::from_hex),
         })
     }
 }
@@ -144,6 +145,7 @@ impl From<&Desired> for DeclaredLicense {
             withdrawn: false,
             generation: stored(desired.generation),
             devices_reset_at: None,
+            adopt: desired.adopt.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -202,9 +202,9 @@ pub enum PurchaseKind {
     validation = Rule::new("self.appId == oldSelf.appId")
         .message("a license cannot move to another app; set its state: Revoked and add an entry for the other app"),
     validation = Rule::new(
-        "has(self.maxHwidSlots) == has(oldSelf.maxHwidSlots) && \
+        "has(self.adopt) || (has(self.maxHwidSlots) == has(oldSelf.maxHwidSlots) && \
          (!has(self.maxHwidSlots) || self.maxHwidSlots == oldSelf.maxHwidSlots) && \
-         (has(self.unlimitedHwidSlots) && self.unlimitedHwidSlots) == (has(oldSelf.unlimitedHwidSlots) && oldSelf.unlimitedHwidSlots)"
+         (has(self.unlimitedHwidSlots) && self.unlimitedHwidSlots) == (has(oldSelf.unlimitedHwidSlots) && oldSelf.unlimitedHwidSlots))"
     )
     .message("a license's slots cannot change; set its state: Revoked and add an entry with the new slots"),
     validation = Rule::new("self.generation >= oldSelf.generation")
@@ -268,6 +268,17 @@ pub struct DeclaredLicense {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
     pub devices_reset_at: Option<Timestamp>,
+
+    /// Which license it is, where the key was made without this program: the key's fingerprint, which is the first 32 hex digits
+    /// of the SHA-256 of its 19 characters. That license is adopted whatever its label, keeps its slots, and none is made instead
+    /// unless the generation is raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[0-9a-f]{32}$')")
+            .message("a fingerprint is 32 hex digits: printf %s KEY | sha256sum | cut -c1-32")
+    )]
+    pub adopt: Option<String>,
 }
 
 fn first() -> i32 {

@@ -1353,6 +1353,9 @@ pub mod import_license_response {
         Adopted = 1,
         /// It was kept before: nothing has changed.
         Known = 2,
+        /// It is declared from now on, by its fingerprint: the operator looks for it at AuthForge, and the grant's reason tells what
+        /// came of that, `Adopted` or `Rejected`.
+        Declared = 3,
     }
     impl Outcome {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1364,6 +1367,7 @@ pub mod import_license_response {
                 Self::Unspecified => "OUTCOME_UNSPECIFIED",
                 Self::Adopted => "OUTCOME_ADOPTED",
                 Self::Known => "OUTCOME_KNOWN",
+                Self::Declared => "OUTCOME_DECLARED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1372,6 +1376,7 @@ pub mod import_license_response {
                 "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
                 "OUTCOME_ADOPTED" => Some(Self::Adopted),
                 "OUTCOME_KNOWN" => Some(Self::Known),
+                "OUTCOME_DECLARED" => Some(Self::Declared),
                 _ => None,
             }
         }
@@ -1882,10 +1887,12 @@ pub mod license_grant_service_client {
         /// brought to the end of the current period, and revoked by rule, within the budget, when the subscription has ended. Role:
         /// manage.
         ///
+        /// Where grants are issued in a cluster AuthForge is asked by the operator, after the call: the outcome is `OUTCOME_DECLARED`.
+        ///
         /// With a Stripe API key the purchase is looked up before. A repetition finds the key `OUTCOME_KNOWN`. NOT_FOUND with
         /// reason `NO_LICENSE` or `OBJECT_GONE` when AuthForge or Stripe does not know it; FAILED_PRECONDITION when the key belongs
-        /// to another app or purchase, or the purchase to the other mode; UNAVAILABLE when nobody could say, and then the same
-        /// call may be made again.
+        /// to another app or purchase, or the purchase to the other mode, or people declare its grant in the cluster; UNAVAILABLE
+        /// when nobody could say, and then the same call may be made again.
         pub async fn import_license(
             &mut self,
             request: impl tonic::IntoRequest<super::ImportLicenseRequest>,
@@ -2030,10 +2037,12 @@ pub mod license_grant_service_server {
         /// brought to the end of the current period, and revoked by rule, within the budget, when the subscription has ended. Role:
         /// manage.
         ///
+        /// Where grants are issued in a cluster AuthForge is asked by the operator, after the call: the outcome is `OUTCOME_DECLARED`.
+        ///
         /// With a Stripe API key the purchase is looked up before. A repetition finds the key `OUTCOME_KNOWN`. NOT_FOUND with
         /// reason `NO_LICENSE` or `OBJECT_GONE` when AuthForge or Stripe does not know it; FAILED_PRECONDITION when the key belongs
-        /// to another app or purchase, or the purchase to the other mode; UNAVAILABLE when nobody could say, and then the same
-        /// call may be made again.
+        /// to another app or purchase, or the purchase to the other mode, or people declare its grant in the cluster; UNAVAILABLE
+        /// when nobody could say, and then the same call may be made again.
         async fn import_license(
             &self,
             request: tonic::Request<super::ImportLicenseRequest>,

@@ -245,8 +245,13 @@ CREATE TABLE declared (
     standing TEXT NOT NULL,
     -- 1 while its key is an imported one that no paid unit of its app was found for.
     imported INTEGER NOT NULL DEFAULT 0,
+    -- The fingerprint of an imported key that an operator is to find; NULL is any license.
+    adopt TEXT,
     PRIMARY KEY (grant_id, name)
 ) STRICT, WITHOUT ROWID;
+
+-- Whose an imported key is.
+CREATE INDEX declared_adopt ON declared (adopt) WHERE adopt IS NOT NULL;
 
 -- Licenses whose key is kept. Keys stand here in the clear, and nowhere else; the file is its owner's alone. Where grants are
 -- issued in a cluster their keys are not here at all: then a row is what was seen there, to find a license by and to mail it

@@ -47,6 +47,8 @@ pub struct Import {
 enum Outcome {
     Adopted(String),
     WouldAdopt(String),
+    Declared(String),
+    WouldDeclare(String),
     Known(String),
     Refused(String),
 }
@@ -56,6 +58,8 @@ impl Outcome {
         match self {
             Self::Adopted(_) => "adopted",
             Self::WouldAdopt(_) => "would adopt",
+            Self::Declared(_) => "declared",
+            Self::WouldDeclare(_) => "would declare",
             Self::Known(_) => "known",
             Self::Refused(_) => "refused",
         }
@@ -63,7 +67,11 @@ impl Outcome {
 
     fn grant(&self) -> Option<&str> {
         match self {
-            Self::Adopted(grant) | Self::WouldAdopt(grant) | Self::Known(grant) => Some(grant),
+            Self::Adopted(grant)
+            | Self::WouldAdopt(grant)
+            | Self::Declared(grant)
+            | Self::WouldDeclare(grant)
+            | Self::Known(grant) => Some(grant),
             Self::Refused(_) => None,
         }
     }
@@ -71,7 +79,7 @@ impl Outcome {
     fn why(&self) -> Option<&str> {
         match self {
             Self::Refused(why) => Some(why),
-            Self::Adopted(_) | Self::WouldAdopt(_) | Self::Known(_) => None,
+            _ => None,
         }
     }
 }
@@ -102,7 +110,7 @@ pub async fn run(import: Import) -> anyhow::Result<ExitCode> {
             }
             Err((row, status)) => {
                 stopped = Some(anyhow!(
-                    "stopped at line {}: {}; run it again: what was adopted is known then",
+                    "stopped at line {}: {}; run it again: what was taken in is known then",
                     row.line,
                     told(&status)
                 ));
@@ -158,6 +166,8 @@ impl Caller {
             (Told::Known, _) => Ok(Outcome::Known(grant)),
             (Told::Adopted, true) => Ok(Outcome::WouldAdopt(grant)),
             (Told::Adopted, false) => Ok(Outcome::Adopted(grant)),
+            (Told::Declared, true) => Ok(Outcome::WouldDeclare(grant)),
+            (Told::Declared, false) => Ok(Outcome::Declared(grant)),
             (Told::Unspecified, _) => Err(Status::internal("the server is newer; use its own program")),
         }
     }
@@ -183,7 +193,7 @@ fn show(row: &Row, outcome: &Outcome, output: Output) -> Result<(), table::Error
 
 fn sum_up(done: &[(Row, Outcome)], output: Output) -> anyhow::Result<()> {
     let count = |word: &str| done.iter().filter(|(_, outcome)| outcome.word() == word).count();
-    let words = ["adopted", "would adopt", "known", "refused"];
+    let words = ["adopted", "would adopt", "declared", "would declare", "known", "refused"];
     match output {
         Output::Table => {
             let counts = words.map(|word| (word, count(word)));

@@ -1,13 +1,14 @@
 //! Keys that were sold without this program become known to it.
 
+use grantsmith_authforge::Client as AuthForge;
 use grantsmith_core::port::{ApiError, Priority};
 use grantsmith_core::purchase::{Email, PurchaseId, SessionMode, StripeId};
 use grantsmith_core::terms::{Duration, LicenseTerms, Rules, Terms};
-use grantsmith_core::{AppId, GrantId, Label, License, LicenseKey, Slots};
+use grantsmith_core::{AppId, GrantId, Label, License, LicenseKey, Reason, Slots};
 use jiff::SignedDuration;
 
 use super::Fulfillment;
-use crate::store::{self, Act, Ask, Import, Taken};
+use crate::store::{self, Act, Ask, GrantLicense, Import, SoldLicense, Taken};
 use crate::stripe::client::{Client as Stripe, Error as StripeError};
 use crate::stripe::{Mode, shape};
 
@@ -31,6 +32,8 @@ pub struct SoldKey {
 pub enum Imported {
     /// It is kept from now on.
     Adopted(GrantId),
+    /// It is declared from now on: the operator looks for it, and the grant tells what came of that.
+    Declared(GrantId),
     /// It was kept before.
     Known(GrantId),
 }
@@ -62,11 +65,17 @@ pub enum ImportError {
     /// Stripe told of it in words that cannot be read.
     #[error("what Stripe tells of the purchase cannot be read")]
     Unreadable,
-    /// This process does not reach AuthForge.
+    /// People declare the grant in the cluster, as the object of this name.
     #[error(
-        "the server reaches AuthForge through the operator only; run 'grantsmith import' against one with --issuer direct"
+        "people declare the grant in the cluster; write the key's fingerprint into spec.licenses[].adopt of its LicenseGrant '{0}'"
     )]
-    InCluster,
+    PeoplesOwn(String),
+    /// The cluster knows licenses of other apps alone that have no key, and a license keeps its app.
+    #[error(
+        "the grant waits for a license of another app than '{0}', which cannot change in the cluster; correct app_id, or revoke \
+         the grant and make one by hand"
+    )]
+    OtherAppDeclared(AppId),
     /// AuthForge did not tell of the license.
     #[error("the license could not be looked up: {0}")]
     AuthForge(#[source] ApiError),
@@ -79,16 +88,28 @@ impl Fulfillment {
     /// Keeps a key that was sold without this program for its purchase, after AuthForge and, where there is a key for it,
     /// Stripe have confirmed that both exist. Nothing is made, mailed or changed there. With `dry_run` it is only said what
     /// would become of it. A repetition finds the key known.
+    ///
+    /// Where an operator issues, the license is declared by its key's fingerprint, and looked up by the operator.
     pub async fn import(&self, sold: SoldKey, dry_run: bool) -> Result<Imported, ImportError> {
         if let Some(known) = self.known(&sold).await? {
             return Ok(Imported::Known(known));
         }
-        let license = self.license(&sold).await?;
+        let license = match &self.authforge {
+            Some(authforge) => SoldLicense::Found(looked_up(authforge, &sold).await?),
+            None => SoldLicense::Sought { app_id: sold.app_id.clone(), key: sold.key.fingerprint() },
+        };
         let purchase = self.sold_as(&sold.purchase).await?;
-        self.check_label(&license, &sold.purchase, &purchase).await?;
         let grant = GrantId::of(&purchase);
+        match &license {
+            SoldLicense::Found(license) => self.check_label(license, &sold.purchase, &purchase).await?,
+            SoldLicense::Sought { app_id, .. } => self.check_declared(&grant, app_id).await?,
+        }
+        let imported = match &license {
+            SoldLicense::Found(_) => Imported::Adopted(grant.clone()),
+            SoldLicense::Sought { .. } => Imported::Declared(grant.clone()),
+        };
         if dry_run {
-            return Ok(Imported::Adopted(grant));
+            return Ok(imported);
         }
         let import = Import {
             livemode: self.livemode(),
@@ -101,7 +122,7 @@ impl Fulfillment {
         let (act, at) = (Act::Import(import), self.now());
         let ask = Ask { grant: grant.clone(), act, request: None, person: sold.person, at };
         match self.take(ask).await? {
-            Taken::Done => Ok(Imported::Adopted(grant)),
+            Taken::Done => Ok(imported),
             Taken::Repeated => Ok(Imported::Known(grant)),
             Taken::Refused(_) => Err(ImportError::KeyTaken(grant)),
         }
@@ -115,13 +136,22 @@ impl Fulfillment {
         if own { Ok(Some(owner)) } else { Err(ImportError::KeyTaken(owner)) }
     }
 
-    async fn license(&self, sold: &SoldKey) -> Result<License, ImportError> {
-        let authforge = self.authforge.as_ref().ok_or(ImportError::InCluster)?;
-        let found = authforge.get(&sold.app_id, &sold.key, Priority::Audit).await;
-        let license = found.map_err(ImportError::AuthForge)?.ok_or(ImportError::NoLicense)?;
-        // UUIDs are the same in either case.
-        let same = license.app_id.as_str().eq_ignore_ascii_case(sold.app_id.as_str());
-        if same { Ok(license) } else { Err(ImportError::OtherApp(license.app_id)) }
+    /// Whether a license can be declared in the cluster beside what is declared there.
+    async fn check_declared(&self, grant: &GrantId, app_id: &AppId) -> Result<(), ImportError> {
+        let Some(row) = self.store.grant(grant).await? else { return Ok(()) };
+        if let Some(object) = row.object {
+            return Err(ImportError::PeoplesOwn(object.name));
+        }
+        let free = |license: &&GrantLicense| {
+            let waits = license.desired.adopt.is_some() && license.reason != Reason::Rejected;
+            license.kept.is_none() && !waits
+        };
+        let mut free = row.licenses.iter().filter(free).peekable();
+        let in_cluster = row.agreed.is_some() && free.peek().is_some();
+        if in_cluster && free.all(|license| license.desired.app_id != *app_id) {
+            return Err(ImportError::OtherAppDeclared(app_id.clone()));
+        }
+        Ok(())
     }
 
     /// The purchase that an id names: a session that sold a subscription belongs to it.
@@ -132,7 +162,7 @@ impl Fulfillment {
         }
         let mode = self.rules.mode;
         match &self.stripe {
-            Some(stripe) => self.looked_up(stripe, id, named).await,
+            Some(stripe) => self.told_by(stripe, id, named).await,
             // Only ids of sessions tell their mode.
             None if id.prefix() == "cs" && !id.as_str().starts_with(&format!("cs_{mode}_")) => {
                 Err(ImportError::OtherMode(mode))
@@ -141,7 +171,7 @@ impl Fulfillment {
         }
     }
 
-    async fn looked_up(
+    async fn told_by(
         &self,
         stripe: &Stripe,
         id: &StripeId,
@@ -179,19 +209,31 @@ impl Fulfillment {
     }
 }
 
-/// What a license shows of the terms it was sold under.
-fn terms(purchase: &PurchaseId, license: &License) -> Terms {
-    let duration = match (purchase, license.expires_at) {
+/// The license of a key, as AuthForge has it.
+async fn looked_up(authforge: &AuthForge, sold: &SoldKey) -> Result<License, ImportError> {
+    let found = authforge.get(&sold.app_id, &sold.key, Priority::Audit).await;
+    let license = found.map_err(ImportError::AuthForge)?.ok_or(ImportError::NoLicense)?;
+    // UUIDs are the same in either case.
+    let same = license.app_id.as_str().eq_ignore_ascii_case(sold.app_id.as_str());
+    if same { Ok(license) } else { Err(ImportError::OtherApp(license.app_id)) }
+}
+
+/// What a license shows of the terms it was sold under. One that is not found yet keeps its own expiry and slots, whatever is
+/// said here.
+fn terms(purchase: &PurchaseId, license: &SoldLicense) -> Terms {
+    let lasts = match license {
+        SoldLicense::Found(license) => license.expires_at.map(|end| end.duration_since(license.created_at)),
+        SoldLicense::Sought { .. } => None,
+    };
+    let duration = match (purchase, lasts) {
         (PurchaseId::Subscription(_), _) => Duration::Subscription,
         (PurchaseId::Session(_) | PurchaseId::Manual(_), None) => Duration::Lifetime,
-        (PurchaseId::Session(_) | PurchaseId::Manual(_), Some(end)) => {
-            Duration::Days(days(end.duration_since(license.created_at)))
-        }
+        (PurchaseId::Session(_) | PurchaseId::Manual(_), Some(lasts)) => Duration::Days(days(lasts)),
     };
     Terms::for_all(LicenseTerms {
-        app_id: license.app_id.clone(),
+        app_id: license.app_id().clone(),
         duration,
-        slots: license.slots.unwrap_or(Slots::Limited(1)),
+        slots: license.slots().unwrap_or(Slots::Limited(1)),
         rules: Rules::default(),
     })
 }

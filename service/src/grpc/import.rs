@@ -26,6 +26,7 @@ impl Services {
         let imported = self.fulfillment.import(sold(message, person)?, dry_run).await;
         let (outcome, grant) = match imported.map_err(|error| refused(&error))? {
             Imported::Adopted(grant) => (Outcome::Adopted, grant),
+            Imported::Declared(grant) => (Outcome::Declared, grant),
             Imported::Known(grant) => (Outcome::Known, grant),
         };
         Ok(pb::ImportLicenseResponse { outcome: outcome.into(), license_grant: convert::grant_name(&grant) })
@@ -60,8 +61,9 @@ fn refused(error: &ImportError) -> Status {
         ImportError::NoSubscription
         | ImportError::OtherApp(_)
         | ImportError::OtherPurchase(_)
+        | ImportError::OtherAppDeclared(_)
         | ImportError::KeyTaken(_) => mismatch(),
-        ImportError::InCluster => failed(Reason::ChangeNotSupported),
+        ImportError::PeoplesOwn(_) => failed(Reason::ChangeNotSupported),
         ImportError::Unreadable => failed(Reason::NotYetHandled),
         ImportError::Stripe(stripe) => {
             status::because(stripe_code(stripe), stripe.reason(), error.to_string())

@@ -27,7 +27,7 @@ use self::resource::{MANAGER, Verdict};
 use super::{Issuer, Unlocked};
 use crate::decide::Offer;
 use crate::hand;
-use crate::store::{Act, Ask, Decide, Error, GrantRow, GrantState, Progress, Store, Taken};
+use crate::store::{Act, Ask, Decide, Error, GrantLicense, GrantRow, GrantState, Progress, Store, Taken};
 use crate::worker::Touched;
 
 pub use watch::Watch;
@@ -289,11 +289,14 @@ impl Cluster {
         let released = row.hand.as_ref().is_some_and(|hand| hand.released);
         let since = self.fulfil_since.filter(|_| !released);
         let since = since.and_then(|since| since.checked_sub(CLOCKS_APART).ok());
-        since.is_some_and(|since| row.paid_at.is_some_and(|paid_at| paid_at < since))
+        // Where every key is known, none can be made.
+        let named = |license: &GrantLicense| license.desired.adopt.is_some();
+        let imported = !row.licenses.is_empty() && row.licenses.iter().all(named);
+        !imported && since.is_some_and(|since| row.paid_at.is_some_and(|paid_at| paid_at < since))
     }
 
     fn held(&self, row: &GrantRow) -> Progress {
-        let detail = "it was paid before this installation began, and the cluster does not know it; release it to have it issued";
+        let detail = "it was paid before this installation began, and the cluster does not know it; import its keys, or release it to have it issued";
         self.unseen(row, GrantState::Parked, Reason::BeforeStart, Some(detail.to_owned()), None)
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use grantsmith_core::grant::{DesiredState, LicenseName};
+use grantsmith_core::license::{AppId, Fingerprint};
 use grantsmith_core::manual::Promised;
 use grantsmith_core::purchase::{Email, PurchaseId};
 use grantsmith_core::terms::Terms;
-use grantsmith_core::{Desired, GrantId, License, Reason};
+use grantsmith_core::{Desired, GrantId, License, Reason, Slots};
 use jiff::Timestamp;
 
 use super::{Decision, GrantState, PurchaseRecord, Ticket};
@@ -87,14 +88,54 @@ pub struct Import {
     pub purchase: PurchaseId,
     /// The mode of this installation.
     pub livemode: bool,
-    /// The license, as AuthForge has it.
-    pub license: License,
+    /// The license.
+    pub license: SoldLicense,
     /// What it shows of the terms: they count where the purchase itself tells none.
     pub terms: Terms,
     /// The buyer's address, if none is known.
     pub email: Option<Email>,
     /// Whether Stripe can be asked about the purchase.
     pub look: bool,
+}
+
+/// The license of a key that was sold without this program.
+#[derive(Debug, Clone)]
+pub enum SoldLicense {
+    /// As AuthForge has it.
+    Found(License),
+    /// To be found by an operator.
+    Sought {
+        /// Its app.
+        app_id: AppId,
+        /// The name of its key.
+        key: Fingerprint,
+    },
+}
+
+impl SoldLicense {
+    /// Its app.
+    pub fn app_id(&self) -> &AppId {
+        match self {
+            Self::Found(license) => &license.app_id,
+            Self::Sought { app_id, .. } => app_id,
+        }
+    }
+
+    /// The name of its key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Found(license) => license.key.fingerprint(),
+            Self::Sought { key, .. } => key.clone(),
+        }
+    }
+
+    /// Its device slots, where they are known.
+    pub fn slots(&self) -> Option<Slots> {
+        match self {
+            Self::Found(license) => license.slots,
+            Self::Sought { .. } => None,
+        }
+    }
 }
 
 /// A grant that a person makes.

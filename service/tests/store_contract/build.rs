@@ -83,6 +83,7 @@ pub(crate) fn desired(ordinal: u32) -> Desired {
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: false,
+        adopt: None,
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use grantsmith_core::purchase::Email;
 use grantsmith_core::terms::Duration;
 use grantsmith_core::{License, LicenseKey, LicenseStatus, Slots, entitle};
-use grantsmith_service::store::{Act, Ask, Decide, GrantState, Import, Redecided, Refusal, Store, Taken};
+use grantsmith_service::store::{
+    Act, Ask, Decide, GrantState, Import, Redecided, Refusal, SoldLicense, Store, Taken,
+};
 
 use crate::Harness;
 use crate::build::{app, at, decide, decision, grant_id, lasting, purchase, terms};
@@ -25,7 +27,7 @@ fn imported() -> Decide {
 }
 
 fn key(id: &str, key: &str, email: &str, millis: i64) -> Ask {
-    let license = License {
+    let found = SoldLicense::Found(License {
         key: LicenseKey::new(key),
         app_id: app("app-1"),
         status: LicenseStatus::Active,
@@ -33,7 +35,17 @@ fn key(id: &str, key: &str, email: &str, millis: i64) -> Ask {
         slots: Some(Slots::Limited(5)),
         created_at: at(0),
         label: None,
-    };
+    });
+    ask(id, found, email, millis)
+}
+
+/// A key that is to be found by its name.
+fn named(id: &str, of_app: &str, key: &str, millis: i64) -> Ask {
+    let sought = SoldLicense::Sought { app_id: app(of_app), key: LicenseKey::new(key).fingerprint() };
+    ask(id, sought, "", millis)
+}
+
+fn ask(id: &str, license: SoldLicense, email: &str, millis: i64) -> Ask {
     let act = Act::Import(Import {
         purchase: purchase(id),
         livemode: true,
@@ -93,4 +105,37 @@ pub(crate) async fn what_a_purchase_says_outranks_what_its_imported_key_shows<H:
     assert_eq!(take(&*store, key("cs_1", "KEY-2", "", 3)).await, Taken::Done);
     let record = store.purchase(&purchase("cs_1")).await.expect("reads");
     assert_eq!((record.terms, record.imported), (Some(terms()), None), "fixed, whatever is imported later");
+}
+
+pub(crate) async fn a_key_that_is_to_be_found_is_declared_by_its_name<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    decide(&*store, "cs_1", 2, 1).await;
+    assert_eq!(take(&*store, named("cs_1", "app-1", "KEY-1", 2)).await, Taken::Done);
+    assert_eq!(take(&*store, named("cs_1", "app-1", "KEY-1", 3)).await, Taken::Repeated);
+    let other = take(&*store, named("cs_2", "app-1", "KEY-1", 4)).await;
+    assert_eq!(other, Taken::Refused(Refusal::KeyTaken), "though nobody has found it yet");
+    let owner = store.grant_of_key(&LicenseKey::new("KEY-1")).await.expect("reads");
+    assert_eq!(owner, Some(grant_id("cs_1")));
+    for (number, millis) in [(2, 5), (3, 6)] {
+        let ask = named("cs_1", "app-1", &format!("KEY-{number}"), millis);
+        assert_eq!(take(&*store, ask).await, Taken::Done);
+    }
+    // A later decision knows of one unit alone.
+    decide(&*store, "cs_1", 1, 7).await;
+
+    let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
+    let declared: Vec<_> = row
+        .licenses
+        .iter()
+        .map(|license| (license.desired.name.as_str(), license.desired.adopt.clone(), license.kept.is_none()))
+        .collect();
+    let fingerprint = |key: &str| Some(LicenseKey::new(key).fingerprint());
+    assert_eq!(
+        declared,
+        [
+            ("main", fingerprint("KEY-1"), true),
+            ("2", fingerprint("KEY-2"), true),
+            ("3", fingerprint("KEY-3"), true)
+        ]
+    );
 }

@@ -72,6 +72,7 @@ pub(super) fn desired<L>(name: crate::grant::LicenseName, sold: &Sold<'_, L>, pa
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: false,
+        adopt: None,
     }
 }
 
@@ -88,6 +89,7 @@ pub(super) fn imported(declared: &Declared) -> Desired {
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: true,
+        adopt: None,
     }
 }
 

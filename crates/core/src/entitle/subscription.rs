@@ -127,6 +127,7 @@ fn withdrawn(left: &Declared, paid_at: Timestamp) -> Desired {
         reason: Reason::Canceled,
         cause: Cause::Rule,
         imported: false,
+        adopt: None,
     }
 }
 
@@ -198,6 +199,7 @@ impl View<'_> {
             reason,
             cause: Cause::Rule,
             imported: false,
+            adopt: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Policy, Step};
 use crate::grant::{Desired, Expiry};
 use crate::label::Label;
-use crate::license::{License, LicenseStatus};
+use crate::license::{Fingerprint, License, LicenseStatus};
 use crate::port::{Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Outcome, Record};
 
 /// One license with all that concerns it.
@@ -18,6 +18,14 @@ pub(super) struct Unit<'a> {
 impl<'a> Unit<'a> {
     pub(super) fn open(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {
         self.attempts.iter().copied().filter(|attempt| attempt.outcome == Outcome::Open)
+    }
+
+    /// The key that the license is to have and that is not kept for it yet. A replacement is a new one.
+    pub(super) fn sought(&self, record: &Record) -> Option<&'a Fingerprint> {
+        let kept = record.kept(&self.desired.name, self.desired.generation);
+        let kept = kept.map(|kept| kept.key.fingerprint());
+        let named = self.desired.adopt.as_ref().filter(|_| self.desired.generation == 1);
+        named.filter(|key| kept.as_ref() != Some(*key))
     }
 
     pub(super) fn unclear(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {

@@ -201,6 +201,8 @@ fn licenses(row: &GrantRow, found: Option<&LicenseGrant>) -> Vec<DeclaredLicense
                 withdrawn: by_hand && license.desired.state != DesiredState::Active,
                 generation: declared.generation.max(generation),
                 devices_reset_at: fresh.map(asked).or(there).or(license.reset.map(asked)),
+                // What this record has lost, or somebody has added.
+                adopt: declared.adopt.clone().or_else(|| known.and_then(|known| known.adopt.clone())),
                 ..declared
             }
         })

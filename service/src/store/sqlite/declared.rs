@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 
 use grantsmith_core::grant::Declared;
+use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::Kept;
-use grantsmith_core::{Desired, GrantId};
+use grantsmith_core::{Desired, GrantId, LicenseName};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::attempts;
@@ -62,6 +63,7 @@ fn desired(row: &Row<'_>) -> Result<Desired, Failure> {
         reason: row.word("reason")?,
         cause: row.word("cause")?,
         imported: row.value("imported")?,
+        adopt: row.value::<Option<String>>("adopt")?.map(Fingerprint::from_hex),
     })
 }
 
@@ -80,20 +82,31 @@ pub(super) fn declare(connection: &Connection, id: &GrantId, licenses: &[Desired
     Ok(changed)
 }
 
-/// Takes a name back that is declared no longer. One with a key, or with an attempt that may yet bring one, stays as it is:
-/// a view that has shrunk is no reason to lose sight of a license.
+/// Takes a name back that is declared no longer. One with a key, with an attempt that may yet bring one, or with a key that is
+/// looked for stays as it is: a view that has shrunk is no reason to lose sight of a license.
 fn withdraw(connection: &Connection, id: &GrantId, name: &str) -> Result<bool, Failure> {
     Ok(rows::run(
         connection,
         "DELETE FROM declared
-         WHERE grant_id = ?1 AND name = ?2
+         WHERE grant_id = ?1 AND name = ?2 AND adopt IS NULL
              AND NOT EXISTS (SELECT 1 FROM licenses WHERE grant_id = ?1 AND name = ?2)
              AND NOT EXISTS (SELECT 1 FROM attempts WHERE grant_id = ?1 AND name = ?2)",
         params![id.as_str(), name],
     )? > 0)
 }
 
-/// Declares one license, whatever is declared besides.
+/// Declares which key a license is to have.
+pub(super) fn adopt(
+    connection: &Connection,
+    id: &GrantId,
+    license: &LicenseName,
+    key: &Fingerprint,
+) -> Result<(), Failure> {
+    let sql = "UPDATE declared SET adopt = ?3 WHERE grant_id = ?1 AND name = ?2";
+    rows::run(connection, sql, [id.as_str(), license.as_str(), key.as_str()]).map(|_| ())
+}
+
+/// Declares one license, whatever is declared besides; which key it is to have stays.
 pub(super) fn declare_one(
     connection: &Connection,
     id: &GrantId,

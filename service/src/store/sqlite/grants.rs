@@ -135,9 +135,9 @@ pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Ve
 
 /// The grant that keeps a key.
 pub(super) fn of_key(connection: &Connection, key: &Fingerprint) -> Result<Option<GrantId>, Failure> {
-    rows::first(connection, "SELECT grant_id FROM licenses WHERE fingerprint = ?1", [key.as_str()], |row| {
-        row.grant_id("grant_id")
-    })
+    let sql = "SELECT grant_id FROM licenses WHERE fingerprint = ?1
+               UNION ALL SELECT grant_id FROM declared WHERE adopt = ?1 LIMIT 1";
+    rows::first(connection, sql, [key.as_str()], |row| row.grant_id("grant_id"))
 }
 
 /// Grants whose time has come, newest payment first.

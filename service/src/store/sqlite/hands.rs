@@ -112,7 +112,7 @@ pub(super) fn take(connection: &Connection, ask: &Ask, decide: &Decide) -> Resul
         }
     }
     if let Act::Import(import) = &ask.act {
-        match grants::of_key(connection, &import.license.key.fingerprint())? {
+        match grants::of_key(connection, &import.license.fingerprint())? {
             Some(owner) if owner == ask.grant => return Ok(Taken::Repeated),
             Some(_) => return Ok(Taken::Refused(Refusal::KeyTaken)),
             None => {}

@@ -4,13 +4,15 @@ use grantsmith_core::grant::{Cause, Expiry};
 use grantsmith_core::label::Label;
 use grantsmith_core::port::{Kept, KeptState};
 use grantsmith_core::purchase::StripeId;
-use grantsmith_core::{Desired, DesiredState, Email, GrantId, LicenseName, LicenseStatus, Reason, Slots};
+use grantsmith_core::{
+    Desired, DesiredState, Email, GrantId, License, LicenseName, LicenseStatus, Reason, Slots,
+};
 use rusqlite::{Connection, named_params, params};
 
 use super::failure::Failure;
 use super::rows::{self, Columns, millis};
 use super::{attempts, declared, objects, purchases};
-use crate::store::{Ask, Import};
+use crate::store::{Ask, Import, SoldLicense};
 
 /// Keeps the key of an import, and gives that in words. Where the grant stands is decided after this.
 pub(super) fn take_in(connection: &Connection, ask: &Ask, import: &Import) -> Result<String, Failure> {
@@ -22,17 +24,31 @@ pub(super) fn take_in(connection: &Connection, ask: &Ask, import: &Import) -> Re
     let desired = Desired {
         name: place.name,
         generation: place.generation,
-        app_id: license.app_id.clone(),
-        slots: license.slots.unwrap_or(Slots::Limited(1)),
+        app_id: license.app_id().clone(),
+        slots: license.slots().unwrap_or(Slots::Limited(1)),
         state: DesiredState::Active,
         expires_at: None,
         expiry: Expiry::Sold,
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: true,
+        adopt: None,
     };
     declared::declare_one(connection, &ask.grant, place.ordinal, &desired)?;
-    let kept = Kept {
+    match license {
+        SoldLicense::Found(license) => {
+            attempts::keep(connection, &ask.grant, &kept(desired, license), ask.at)?;
+        }
+        SoldLicense::Sought { key, .. } => declared::adopt(connection, &ask.grant, &name, key)?,
+    }
+    if let (true, Ok(id)) = (import.look, StripeId::parse(import.purchase.as_str())) {
+        objects::mark_dirty(connection, &rows::object_named(id), ask.at)?;
+    }
+    Ok(format!("license {name}: its key was imported"))
+}
+
+fn kept(desired: Desired, license: &License) -> Kept {
+    Kept {
         name: desired.name,
         generation: desired.generation,
         key: license.key.clone(),
@@ -47,12 +63,7 @@ pub(super) fn take_in(connection: &Connection, ask: &Ask, import: &Import) -> Re
         },
         duplicated: false,
         refused: None,
-    };
-    attempts::keep(connection, &ask.grant, &kept, ask.at)?;
-    if let (true, Ok(id)) = (import.look, StripeId::parse(import.purchase.as_str())) {
-        objects::mark_dirty(connection, &rows::object_named(id), ask.at)?;
     }
-    Ok(format!("license {name}: its key was imported"))
 }
 
 /// Makes the grant if there is none. An address that is known already stays.
@@ -82,23 +93,26 @@ struct Place {
     ordinal: u32,
 }
 
-/// A declared license that has no key and no attempt which may bring one: the one that the key's label names, else the first
+/// A declared license that has no key, waits for none that may be found and has no attempt which may bring one: the one that the key's label names, else the first
 /// of its app, else the first. Failing that, the next.
 fn place(connection: &Connection, grant: &GrantId, import: &Import) -> Result<Place, Failure> {
-    let label = import.license.label.as_deref().and_then(Label::read);
+    let label = match &import.license {
+        SoldLicense::Found(license) => license.label.as_deref().and_then(Label::read),
+        SoldLicense::Sought { .. } => None,
+    };
     let named = label.filter(|(purchase, ..)| *purchase == import.purchase).map(|(_, name, _)| name);
     let named = named.as_ref().map(LicenseName::as_str);
     let free = rows::first(
         connection,
         "SELECT name, generation, ordinal FROM declared d
-         WHERE grant_id = ?1
+         WHERE grant_id = ?1 AND (adopt IS NULL OR standing = 'Rejected')
              AND NOT EXISTS (SELECT 1 FROM licenses WHERE grant_id = ?1 AND name = d.name)
              AND NOT EXISTS (
                  SELECT 1 FROM attempts
                  WHERE grant_id = ?1 AND name = d.name AND outcome IN ('open', 'answered', 'found')
              )
          ORDER BY name IS NOT ?2, app_id <> ?3, ordinal LIMIT 1",
-        params![grant.as_str(), named, import.license.app_id.as_str()],
+        params![grant.as_str(), named, import.license.app_id().as_str()],
         |row| {
             let (generation, ordinal) = (row.value("generation")?, row.value("ordinal")?);
             Ok(Place { name: row.license_name("name")?, generation, ordinal })

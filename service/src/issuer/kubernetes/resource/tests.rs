@@ -101,6 +101,7 @@ fn wishing(asked: Timestamp, outcome: ResetOutcome) -> GrantRow {
         reason: Reason::Issued,
         cause: grantsmith_core::grant::Cause::Rule,
         imported: false,
+        adopt: None,
     };
     let license = GrantLicense {
         reason: desired.reason,
