@@ -22,10 +22,10 @@ impl<'a> Unit<'a> {
 
     /// The key that the license is to have and that is not kept for it yet. A replacement is a new one.
     pub(super) fn sought(&self, record: &Record) -> Option<&'a Fingerprint> {
+        let named = self.desired.adopt.as_ref().filter(|_| self.desired.generation == 1)?;
         let kept = record.kept(&self.desired.name, self.desired.generation);
-        let kept = kept.map(|kept| kept.key.fingerprint());
-        let named = self.desired.adopt.as_ref().filter(|_| self.desired.generation == 1);
-        named.filter(|key| kept.as_ref() != Some(*key))
+        let there = kept.is_some_and(|kept| kept.key.fingerprint() == *named);
+        (!there).then_some(named)
     }
 
     pub(super) fn unclear(&self) -> impl Iterator<Item = &'a Attempt> + use<'a, '_> {
