@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks what must be on a machine before anything is built, and names what is missing.
 # Usage: prerequisites.sh [run|check|test|node|bench|cluster|chart|all]     (default: all)
-# As root on a system with apt-get it installs what the distribution has in a sufficient version.
+# As root on a system with apt-get it installs what the distribution has in a sufficient version; in CI also where sudo asks
+# for no password.
 set -euo pipefail
 
 purpose=${1:-all}
@@ -96,12 +97,20 @@ read_missing() {
     done <<<"$list"
 }
 
+# The machine of a CI run is thrown away; on a person's own nothing is installed that they did not ask for as root.
+root=()
+may_install() {
+    command -v apt-get >/dev/null || return 1
+    [[ $(id -u) != 0 ]] || return 0
+    [[ -n ${CI:-} ]] && sudo -n true 2>/dev/null && root=(sudo -n env DEBIAN_FRONTEND=noninteractive)
+}
+
 missing=$(read_missing)
-if [[ -n $missing ]] && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+if [[ -n $missing ]] && may_install; then
     echo "missing: $(cut -f 1 <<<"$missing" | paste -sd ' ' -); asking apt-get"
     export DEBIAN_FRONTEND=noninteractive
     # An unreachable source of one repository must not hide what the others have.
-    apt-get update -qq || true
+    "${root[@]}" apt-get update -qq || true
     install=()
     while IFS=$'\t' read -r _ least packages _ _; do
         IFS=, read -ra names <<<"$packages"
@@ -109,7 +118,7 @@ if [[ -n $missing ]] && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; th
     done <<<"$missing"
     if ((${#install[@]} > 0)); then
         echo "installing: ${install[*]}"
-        apt-get install -y -qq --no-install-recommends "${install[@]}" </dev/null || true
+        "${root[@]}" apt-get install -y -qq --no-install-recommends "${install[@]}" </dev/null || true
     fi
     missing=$(read_missing)
 fi
