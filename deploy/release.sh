@@ -24,15 +24,18 @@ esac
 programs=(grantsmith grantsmith-operator)
 chart=$folder/grantsmith-$version.tgz
 tool() { tests/tools/get.sh "$1"; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 # The sums are made anew after each step that adds files.
 sums() { (cd "$folder" && rm -f SHA256SUMS && sha256sum -- * >.sums && mv .sums SHA256SUMS); }
+has_changes() { grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section '## $version'"; }
 
 pack() {
     local program built stamp
     [[ -z ${TAG:-} || $TAG == "v$version" ]] || fail "the tag is $TAG and the version in Cargo.toml $version"
     [[ $(grep -cE "^(version|appVersion): $version\$" charts/grantsmith/Chart.yaml) == 2 ]] ||
         fail "charts/grantsmith/Chart.yaml is not of version $version"
-    [[ -z ${TAG:-} ]] || grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section '## $version'"
+    [[ -z ${TAG:-} ]] || has_changes
     built=${CARGO_TARGET_DIR:-target}/$host/release
     # The commit's time, so that a release that is built again has the same tarballs.
     stamp=@$(git log -1 --format=%ct)
@@ -43,7 +46,10 @@ pack() {
         mv "$folder/$program.tar" "$folder/$program-$version-$platform.oci.tar"
         printf '%s  grantsmith/%s:%s\n' "$(digest "$program")" "$program" "$version"
     done >"$folder/IMAGES"
-    "$(tool helm)" package charts/grantsmith --destination "$folder" >/dev/null
+    # Helm takes the times of the files.
+    cp -R charts/grantsmith "$work"
+    find "$work/grantsmith" -exec touch --date="$stamp" {} +
+    "$(tool helm)" package "$work/grantsmith" --destination "$folder" >/dev/null
     cp deploy/manifests/grantsmith.yaml "$folder/grantsmith-$version.yaml"
     sums
     cat "$folder/SHA256SUMS"
@@ -66,25 +72,29 @@ sbom() {
 }
 
 push() {
-    local program oras
+    local program oras helm host
     [[ -n ${REGISTRY:-} ]] || fail "REGISTRY names no registry, such as HOST/OWNER"
     oras=$(tool oras)
+    helm=$(tool helm)
+    host=${REGISTRY%%/*}
+    # A registry on this machine has no certificate.
+    local to=() plain=()
+    [[ ! ${host%:*} =~ ^(localhost|127\.0\.0\.1)$ ]] || { plain=(--plain-http) to=(--to-plain-http); }
     if [[ -n ${REGISTRY_USER:-} ]]; then
-        "$oras" login --username "$REGISTRY_USER" --password-stdin "${REGISTRY%%/*}" <<<"${REGISTRY_PASSWORD:-}"
-        "$(tool helm)" registry login --username "$REGISTRY_USER" --password-stdin "${REGISTRY%%/*}" <<<"${REGISTRY_PASSWORD:-}"
+        # Both look there, and nothing is left of it.
+        export DOCKER_CONFIG=$work HELM_REGISTRY_CONFIG=$work/config.json
+        "$oras" login "${plain[@]}" --username "$REGISTRY_USER" --password-stdin "$host" <<<"${REGISTRY_PASSWORD:-}"
     fi
     for program in "${programs[@]}"; do
-        "$oras" cp --from-oci-layout "$folder/$program-$version-$platform.oci.tar:$version" "$REGISTRY/$program:$version"
+        "$oras" cp "${to[@]}" --from-oci-layout "$folder/$program-$version-$platform.oci.tar:$version" "$REGISTRY/$program:$version"
     done
     # Beside the images and not under a name of theirs: the chart is called as one of them.
-    "$(tool helm)" push "$chart" "oci://$REGISTRY/charts"
+    "$helm" push "${plain[@]}" "$chart" "oci://$REGISTRY/charts"
 }
 
 announce() {
-    local notes
-    notes=$(mktemp)
-    # shellcheck disable=SC2064  # the path of now is meant
-    trap "rm -f '$notes'" EXIT
+    local notes=$work/notes
+    has_changes
     awk -v head="## $version" 'index($0, "## ") == 1 { here = index($0, head) == 1; next } here' CHANGELOG.md >"$notes"
     { printf '\nImages:\n\n```\n'; cat "$folder/IMAGES"; printf '```\n'; } >>"$notes"
     gh release create "v$version" --draft --verify-tag --title "$version" --notes-file "$notes" "$folder"/*
