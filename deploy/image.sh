@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes the image that deploy/Dockerfile describes, without Docker: one static program in an otherwise empty file
-# system. The result is a tar of an OCI layout, for `ctr images import`, `skopeo copy oci-archive:…` and the like, and
-# the same bytes whenever the same program is given.
+# system. The result is a tar of an OCI layout, for `ctr images import`, `docker load`, `skopeo copy oci-archive:…` and the
+# like, and the same bytes whenever the same program is given.
 # Usage: image.sh [--quick] [--label NAME=TEXT]... PROGRAM NAME:TAG IMAGE.tar     (--quick: larger, in a fraction of the time)
 set -euo pipefail
 
@@ -64,6 +64,10 @@ printf '{%s,"config":{"User":"10001:10001","Entrypoint":["/%s"],"Labels":{%s}},%
     "$platform" "$name" "$labels" "\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$unpacked\"]}" >"$work/config"
 config=$(keep "$work/config" config.v1+json)
 
+# What Docker reads in place of the index, unless it keeps its images in containerd.
+blob() { sed -n 's,.*"digest":"sha256:\([0-9a-f]*\)".*,blobs/sha256/\1,p' <<<"$1"; }
+printf '[{"Config":"%s","RepoTags":["%s"],"Layers":["%s"]}]' "$(blob "$config")" "$image" "$(blob "$layer")" >"$work/layout/manifest.json"
+
 printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{%s},"layers":[{%s}]}' \
     "$config" "$layer" >"$work/manifest"
 manifest=$(keep "$work/manifest" manifest.v1+json)
@@ -76,5 +80,5 @@ printf '{"imageLayoutVersion":"1.0.0"}' >"$work/layout/oci-layout"
 
 mkdir -p "$(dirname "$target")"
 chmod -R u=rwX,go=rX "$work/layout"
-pack "$work/layout" --file "$target.part" oci-layout index.json blobs
+pack "$work/layout" --file "$target.part" oci-layout index.json manifest.json blobs
 mv "$target.part" "$target"
