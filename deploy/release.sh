@@ -28,13 +28,19 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The sums are made anew after each step that adds files.
 sums() { (cd "$folder" && rm -f SHA256SUMS && sha256sum -- * >.sums && mv .sums SHA256SUMS); }
+# of_version FILE TIMES BEFORE: the version stands there that often, behind what BEFORE matches, and no other does.
+of_version() {
+    [[ $(grep -E "$3" "$1" | grep -cE "$3${version//./\\.}( |\$)") == "$2" && $(grep -cE "$3" "$1") == "$2" ]] || fail "$1 is not of version $version"
+}
 has_changes() { grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section '## $version'"; }
 
 pack() {
     local program built stamp
     [[ -z ${TAG:-} || $TAG == "v$version" ]] || fail "the tag is $TAG and the version in Cargo.toml $version"
-    [[ $(grep -cE "^(version|appVersion): $version\$" charts/grantsmith/Chart.yaml) == 2 ]] ||
-        fail "charts/grantsmith/Chart.yaml is not of version $version"
+    of_version charts/grantsmith/Chart.yaml 2 '^(version|appVersion): '
+    of_version deploy/Dockerfile 1 '^ARG VERSION='
+    of_version deploy/compose.yaml 1 'image: grantsmith/grantsmith:'
+    of_version deploy/OPERATING.md 2 '\bgrantsmith/grantsmith:'
     [[ -z ${TAG:-} ]] || has_changes
     built=${CARGO_TARGET_DIR:-target}/$host/release
     # The commit's time, so that a release that is built again has the same tarballs.
