@@ -12,8 +12,8 @@ tag=${3:-$version}
 host=$(rustc --version --verbose | awk '/^host:/ { print $2 }')
 
 # Static, since there is no C library in the image. With a target named, the flags do not reach build scripts and
-# macros, so these are the ones that every other build uses, too. Whose home it was built in does not show: deploy/Dockerfile
-# makes the same bytes of the same compilers. (Encoded, since a path may hold spaces.)
+# macros, so these are the ones that every other build uses, too. Whose home it was built in does not show.
+# (Encoded, since a path may hold spaces.)
 flags=(-C target-feature=+crt-static -C strip=symbols "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo")
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf '%s' "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
