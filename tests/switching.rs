@@ -65,7 +65,16 @@ async fn deliver(to: &[&Outside], events: &[Event]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seller_switches_over_without_a_second_key_or_mail() {
-    let mut stack = Stack::plan(Shape::Standalone).flags(&["--mode", "observe"]).start().await;
+    switch_over(Shape::Standalone, "would adopt").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_switches_over_to_a_cluster_without_a_second_key_or_mail() {
+    switch_over(Shape::Cluster, "would declare 1 license").await;
+}
+
+async fn switch_over(shape: Shape, observing: &str) {
+    let mut stack = Stack::plan(shape).flags(&["--mode", "observe"]).start().await;
     let guide = Guide::start(&stack).await;
     let to_guide = Outside::new(stack.client.clone(), guide.url.clone(), stack.secret.clone());
     let ours = stack.outside();
@@ -80,7 +89,7 @@ async fn a_seller_switches_over_without_a_second_key_or_mail() {
     until("the guide's 50 keys", async || (stack.authforge.licenses().len() == 50).then_some(())).await;
     until("what would be done", async || {
         let words = observed(&stack).await;
-        (words.len() == 50 && words.iter().all(|words| words.contains("would adopt"))).then_some(())
+        (words.len() == 50 && words.iter().all(|words| words.contains(observing))).then_some(())
     })
     .await;
     let creates = |stack: &Stack| stack.authforge.licenses().len();
@@ -90,6 +99,10 @@ async fn a_seller_switches_over_without_a_second_key_or_mail() {
     // Its endpoint is switched off; ours fulfils, and Stripe sends the last 20 again.
     drop(guide);
     stack.stop_back().await;
+    if shape == Shape::Cluster {
+        stack.stop_front().await;
+        stack.kill_operator().await;
+    }
     stack.reflag(&["--mode", "fulfil", "--look-before-create-after", "0s"]);
     stack.up().await;
     for bought in &sold[30..] {
@@ -135,7 +148,16 @@ async fn the_list_says_what_would_be_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_bought_before_the_first_start_is_held_until_it_is_released() {
-    let stack = Stack::plan(Shape::Standalone).start().await;
+    hold_and_release(Shape::Standalone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_bought_before_the_first_start_is_not_declared_until_it_is_released() {
+    hold_and_release(Shape::Cluster).await;
+}
+
+async fn hold_and_release(shape: Shape) {
+    let stack = Stack::plan(shape).start().await;
     let yesterday = stack.now() - jiff::SignedDuration::from_hours(24);
     let bought = stack.world.buy(order(), yesterday);
     stack.deliver_all(&bought.events).await;

@@ -423,6 +423,13 @@ impl AttemptLog for Attempts {
     async fn keep(&self, grant: &GrantId, license: &Kept) -> Result<(), LogError> {
         let session = self.session(grant)?;
         let mut session = session.lock().await;
+        // What was made for the grant is nobody else's.
+        if license.attempt.is_none()
+            && let Some(key) = index::Fingerprint::parse(license.key.fingerprint().as_str())
+        {
+            let claimed = self.index.claim_key(key, &Place::of(&session.grant));
+            claimed.map_err(|owner| LogError::Taken(owner.to_string()))?;
+        }
         self.write_keys(&mut session, &[(LicenseStatus::of(license), license.key.clone())]).await
     }
 

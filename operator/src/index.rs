@@ -137,6 +137,8 @@ struct State {
     /// Purchases for which a license may exist though no grant says so any more.
     gone: HashMap<GrantId, Moment>,
     secrets: HashMap<Place, SecretBrief>,
+    /// Whose a key is that was found: its status may not tell yet.
+    keys: HashMap<Fingerprint, Place>,
     /// Since when each namespace has been watched without a gap.
     since: HashMap<Arc<str>, Moment>,
     revocations: BTreeSet<(Timestamp, Fingerprint)>,
@@ -269,6 +271,7 @@ impl Index {
     pub fn remove(&self, place: &Place) -> Vec<Place> {
         let now = self.clock.now().moment;
         let mut state = self.lock();
+        state.keys.retain(|_, claimed| claimed != place);
         let heirs = state.leave(place, None);
         if let Some(brief) = state.grants.remove(place)
             && let Some(purchase) = brief.purchase.filter(|_| brief.tried)
@@ -281,13 +284,19 @@ impl Index {
         heirs
     }
 
-    /// Which other grant keeps a key.
-    pub fn keeper(&self, key: Fingerprint, place: &Place) -> Option<Place> {
-        let state = self.lock();
+    /// Takes a key for a grant that has found it; gives the grant that has it already, if there is one.
+    pub fn claim_key(&self, key: Fingerprint, place: &Place) -> Result<(), Place> {
+        let mut state = self.lock();
         let keeps = |(other, brief): &(&Place, &Brief)| {
             *other != place && brief.licenses.iter().any(|license| license.fingerprint == key)
         };
-        state.grants.iter().find(keeps).map(|(other, _)| other.clone())
+        let owner = state.grants.iter().find(keeps).map(|(other, _)| other.clone());
+        let claimed = state.keys.get(&key).filter(|claimed| *claimed != place).cloned();
+        if let Some(owner) = owner.or(claimed) {
+            return Err(owner);
+        }
+        state.keys.insert(key, place.clone());
+        Ok(())
     }
 
     /// The grants of a namespace.

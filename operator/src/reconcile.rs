@@ -22,14 +22,11 @@ use serde_json::json;
 use crate::attempts::{Attempts, Session, told, until_reset};
 use crate::audit::Finding;
 use crate::events::{Action, Events};
-use crate::index::{self, Fresh, Index, Past, Place};
+use crate::index::{Fresh, Index, Past, Place};
 use crate::lease::Lease;
 use crate::secret::{Found, Keys, Secrets};
 use crate::status::{self, Standing, Weight, weight};
 use crate::validate::{self, Held, Rules, validate};
-
-/// What another has is nothing that we watch for whoever waits for it.
-const TAKEN_AGAIN: Duration = Duration::from_secs(30);
 
 /// After the API server failed.
 const SOON: Duration = Duration::from_secs(2);
@@ -213,14 +210,9 @@ impl Reconciler {
                     "Secret {} belongs to something else; give another spec.secretName, or remove that Secret",
                     grant.secret_name()
                 );
-                return Err(
-                    Held { again: Some(TAKEN_AGAIN), ..Held::new(Reason::SecretNameTaken, message) }.into()
-                );
+                return Err(Held::new(Reason::SecretNameTaken, message).into());
             }
         };
-        if let Some(taken) = self.taken(place, &grant, declared) {
-            return Err(taken.into());
-        }
         let policy = self.executor.policy();
         let fresh = Fresh { lag: policy.quarantine, young: policy.look_before_create_after };
         let past = self.index.past(place, id, declared.paid_at, fresh);
@@ -229,7 +221,11 @@ impl Reconciler {
             Past::KnownFrom(from) => (None, Some(from)),
             Past::Unknown => (None, None),
         };
-        let declared = Grant { paid_at, ..declared.clone() };
+        let mut declared = Grant { paid_at, ..declared.clone() };
+        if leaving {
+            // What was never found was never the grant's.
+            declared.licenses.iter_mut().for_each(|license| license.adopt = None);
+        }
         let priority = validate::priority(&grant);
         let lost = lost(&grant, &keys);
         let wanted_back = wanted_back(&grant, &declared);
@@ -253,22 +249,6 @@ impl Reconciler {
             report.again = report.again.into_iter().chain(until_reset).min();
         }
         Ok(report)
-    }
-
-    /// A license that is to be adopted, and that another grant has.
-    fn taken(&self, place: &Place, grant: &LicenseGrant, declared: &Grant) -> Option<Held> {
-        declared.licenses.iter().find_map(|license| {
-            let named = license.adopt.as_ref()?;
-            if status::kept(grant).any(|kept| kept.fingerprint == named.as_str()) {
-                return None;
-            }
-            let owner = self.index.keeper(index::Fingerprint::parse(named.as_str())?, place)?;
-            let message = format!(
-                "license '{}' is to be the one of a key that grant {owner} has; take its adopt away, or delete that grant",
-                license.name
-            );
-            Some(Held { again: Some(TAKEN_AGAIN), ..Held::new(Reason::Rejected, message) })
-        })
     }
 
     /// Finds keys again that the Secret has lost.

@@ -15,6 +15,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::validate::Held;
 
+/// A Secret that belongs to something else is nothing we watch.
+const TAKEN_AGAIN: Duration = Duration::from_secs(30);
+
 /// Tries are counted as long as they change the wait.
 const MOST_TRIES: i32 = 10;
 
@@ -102,6 +105,7 @@ pub fn weight(reason: Reason) -> Weight {
         | Reason::ChangeNotSupported
         | Reason::DuplicateLicenses
         | Reason::DuplicatePurchase
+        | Reason::KeyNotFound
         | Reason::Rejected
         | Reason::ReinstateRefused
         | Reason::SecretNameTaken
@@ -136,8 +140,8 @@ pub struct Standing {
 impl Standing {
     /// A grant that is left alone.
     pub fn held(held: Held) -> Self {
-        let Held { reason, message, again } = held;
-        Self { reason, message, again, failed: false, shared: false }
+        let again = (held.reason == Reason::SecretNameTaken).then_some(TAKEN_AGAIN);
+        Self { reason: held.reason, message: held.message, again, failed: false, shared: false }
     }
 
     /// A grant that something kept from being worked on.
@@ -145,7 +149,7 @@ impl Standing {
         let own = || retry::delay(failure.class(), u32::try_from(tries.saturating_add(1)).unwrap_or(1));
         Self {
             reason: failure.reason(),
-            message: format!("{failure}; {}", advice(failure.class())),
+            message: format!("{failure}; {}", advice(failure)),
             again: Some(again.unwrap_or_else(own)),
             failed: true,
             shared: again.is_some(),
@@ -210,12 +214,12 @@ fn fix(reason: Reason) -> Option<&'static str> {
              its generation to replace it",
         ),
         Reason::DuplicateLicenses => Some(
-            "Another live license carries the same label, or is the one to adopt; revoke the one that nobody uses at AuthForge, \
-                 or take adopt away",
+            "Another live license carries the same label, or is the one to adopt; revoke the one that nobody uses at AuthForge, or \
+             take adopt away",
         ),
-        Reason::Rejected => Some(
-            "Its app has no license of the fingerprint that adopt gives, or none that is free; correct adopt, or raise its \
-             generation to have a new key made",
+        Reason::KeyNotFound => Some(
+            "Its app has no license of the fingerprint that adopt gives, or one that was sold to somebody else; import the right key, \
+             or in a grant that you declare correct adopt; raise its generation to have a new key made",
         ),
         Reason::ReinstateRefused => {
             Some("AuthForge will not bring it back; raise its generation to replace it by a new key")
@@ -234,8 +238,11 @@ fn fix(reason: Reason) -> Option<&'static str> {
 }
 
 /// What a person can do about a failure.
-fn advice(class: Class) -> &'static str {
-    match class {
+fn advice(failure: &Failure) -> &'static str {
+    if let Failure::Taken(_) = failure {
+        return "import the right key, or in a grant that you declare correct adopt, or delete the other grant";
+    }
+    match failure.class() {
         Class::Transient => "tried again by itself",
         Class::RateLimited => "slowed down by itself; another program may use the same API key",
         Class::CreditsExhausted => "top up the AuthForge account; it goes on by itself",

@@ -1,7 +1,6 @@
 //! Whether a grant may be worked on, and what it declares: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use grantsmith_core::grant::{Cause, DesiredState};
 use grantsmith_core::port::Priority;
@@ -17,14 +16,12 @@ pub struct Held {
     pub reason: Reason,
     /// A sentence for whoever reads the grant.
     pub message: String,
-    /// When to look again, if nothing that is watched tells that it may go on.
-    pub again: Option<Duration>,
 }
 
 impl Held {
     /// A grant that waits for a person.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), again: None }
+        Self { reason, message: message.into() }
     }
 }
 

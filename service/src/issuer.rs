@@ -51,6 +51,7 @@ fn weight(reason: Reason) -> u8 {
         Reason::RevokedElsewhere
         | Reason::BeforeStart
         | Reason::DuplicateLicenses
+        | Reason::KeyNotFound
         | Reason::ReinstateRefused
         | Reason::ShortenRefused => 3,
         Reason::Issuing

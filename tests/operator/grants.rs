@@ -262,13 +262,20 @@ async fn a_key_of_any_label_is_adopted_by_its_fingerprint_or_none_is() {
     }
     // A key is one grant's.
     realm.declare("again", &licenses("again", &adopting(&bare, 1))).await;
-    let grant = realm.until_reason("again", "Rejected").await;
+    let grant = realm.until_reason("again", "KeyNotFound").await;
     let message = &condition(&grant, READY).expect("ready").message;
-    assert!(message.contains("bare has"), "{message}");
+    assert!(message.contains("/bare already"), "{message}");
+    realm.edit("again", &json!({"spec": {"deletionPolicy": "Revoke"}})).await;
+    realm.delete("again").await;
+    until("it is gone", async || {
+        realm.grants().get_opt("again").await.expect("answers").is_none().then_some(())
+    })
+    .await;
+    assert!(!license(&realm, &bare).revoked, "what it never had is not revoked with it");
     // One that nobody has is not made, until that is asked for.
     let unknown = "AAAA-BBBB-CCCC-DDDD";
     realm.declare("unknown", &licenses("unknown", &adopting(unknown, 1))).await;
-    let grant = realm.until_reason("unknown", "Rejected").await;
+    let grant = realm.until_reason("unknown", "KeyNotFound").await;
     let message = &condition(&grant, READY).expect("ready").message;
     assert!(message.contains("correct adopt"), "{message}");
     assert_eq!(realm.created(), 0);
@@ -284,6 +291,44 @@ async fn a_key_of_any_label_is_adopted_by_its_fingerprint_or_none_is() {
     until("a revoked key", async || license(&realm, &bare).revoked.then_some(())).await;
     assert!(!license(&realm, &labeled).revoked);
     assert_eq!(realm.created(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_grants_that_name_one_key_at_once_one_has_it() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let key = realm.authforge.insert(NewLicense { label: None, ..NewLicense::labeled(APP, "") });
+    let adopt = grantsmith_core::LicenseKey::new(key.as_str()).fingerprint();
+    let names: Vec<String> = (0..8).map(|number| format!("g{number}")).collect();
+    for name in &names {
+        let entries = json!([
+            {"name": "main", "appId": APP, "adopt": adopt},
+            {"name": "own", "appId": APP},
+        ]);
+        realm.declare(name, &licenses(name, &entries)).await;
+    }
+    let _operator = realm.operator(&[]).await;
+    let mut owners = Vec::new();
+    for name in &names {
+        let settled = |grant: &LicenseGrant| {
+            let reason = condition(grant, READY).map(|ready| ready.reason.clone());
+            matches!(reason.as_deref(), Some("Adopted" | "KeyNotFound")) && issued(grant) != "0/2"
+        };
+        realm.until_grant(name, "to have what it can have", settled).await;
+        let keys = realm.keys(name).await;
+        assert!(keys.contains_key("own"), "the others are not held up by it");
+        owners.extend(keys.get("main").map(|there| (name, there.clone())));
+    }
+    assert_eq!(owners.len(), 1, "{owners:?}");
+    assert_eq!(owners[0].1, key);
+    for name in names.iter().filter(|name| *name != owners[0].0) {
+        realm.edit(name, &json!({"spec": {"override": {"state": "Revoked"}}})).await;
+        until("its own key to be revoked", async || {
+            let own = realm.keys(name).await["own"].clone();
+            license(&realm, &own).revoked.then_some(())
+        })
+        .await;
+    }
+    assert!(!license(&realm, &key).revoked, "nor is it revoked for another");
 }
 
 fn issued(grant: &LicenseGrant) -> &str {

@@ -56,6 +56,9 @@ pub enum Failure {
     /// Our own record.
     #[error("the record: {0}")]
     Log(LogError),
+    /// A license that was found is another grant's.
+    #[error("the license was found, and its key is kept for grant {0} already")]
+    Taken(String),
     /// The rounds ran out.
     #[error("no end after {MOST_ROUNDS} rounds of planning")]
     Endless,
@@ -67,11 +70,15 @@ impl Failure {
         match self {
             Self::Api(error) => error.class,
             Self::Log(_) | Self::Endless => Class::Transient,
+            Self::Taken(_) => Class::Rejected,
         }
     }
 
     /// The reason to show.
     pub fn reason(&self) -> Reason {
+        if let Self::Taken(_) = self {
+            return Reason::KeyNotFound;
+        }
         match self.class() {
             Class::Transient => Reason::AuthForgeUnavailable,
             Class::RateLimited => Reason::RateLimited,
@@ -94,6 +101,7 @@ impl From<LogError> for Halt {
         match error {
             LogError::Conflict => Self::Replan,
             LogError::Unavailable(_) => Self::Failed(Failure::Log(error)),
+            LogError::Taken(owner) => Self::Failed(Failure::Taken(owner)),
         }
     }
 }
@@ -212,7 +220,7 @@ fn adoption(step: &Step) -> Option<Kept> {
 fn stopped(plan: Plan, failure: Failure) -> Report {
     let wish = match &failure {
         Failure::Api(error) => error.retry_after,
-        Failure::Log(_) | Failure::Endless => None,
+        Failure::Log(_) | Failure::Taken(_) | Failure::Endless => None,
     };
     let told = |reason| if reason == Reason::Issuing { failure.reason() } else { reason };
     let licenses = plan.licenses.into_iter().map(|(name, reason)| (name, told(reason))).collect();

@@ -24,11 +24,12 @@ use self::policy::later;
 use self::unit::Unit;
 use crate::grant::{Cause, Desired, DesiredState, Expiry, Grant, LicenseName};
 use crate::label::Label;
-use crate::license::{AppId, Fingerprint, LicenseKey, LicenseStatus};
+use crate::license::{AppId, Fingerprint, License, LicenseKey, LicenseStatus};
 use crate::port::{
     Attempt, AttemptId, CreateLicense, Kept, KeptState, Listing, Moment, Now, Outcome, Record, Refusal,
     ResetId,
 };
+use crate::purchase::PurchaseId;
 use crate::reason::Reason;
 
 /// Looks within the quarantine: a lost license is adopted as soon as it shows.
@@ -160,6 +161,7 @@ fn replaced(desired: &Desired, record: &Record) -> Vec<Desired> {
         state: DesiredState::Revoked,
         cause: Cause::Hand,
         reason: Reason::Overridden,
+        adopt: None,
         ..desired.clone()
     };
     generations.into_iter().map(revoked).collect()
@@ -252,10 +254,11 @@ impl<'a> Planner<'a> {
         Reason::Issuing
     }
 
-    /// Somebody has said which license it is: another is neither made nor taken. What attempts of before have made is besides it.
+    /// Somebody has said which license it is: another is neither made nor taken. What attempts of before have made is besides it,
+    /// once it is there.
     fn sought(&mut self, unit: &Unit<'_>, key: &Fingerprint) -> Reason {
         let found = unit.listing.and_then(|listing| listing.of_key(key));
-        match found.filter(|row| !self.observed.record.keeps(&row.key)) {
+        match found.filter(|row| !self.observed.record.keeps(&row.key) && self.may_be_ours(row)) {
             Some(row) => {
                 self.plan.steps.push(Step::Adopt(unit.adopted(row, None)));
                 Reason::Adopted
@@ -265,13 +268,29 @@ impl<'a> Planner<'a> {
                 Reason::Issuing
             }
             None => {
+                let open: Vec<&Attempt> = unit.open().collect();
+                if !open.is_empty() && !unit.rows.iter().any(|row| unit.maker(row, self.policy).is_some()) {
+                    return self.unclear(unit, &open);
+                }
                 self.watch(unit);
                 if unit.desired.state != DesiredState::Active {
                     return unit.desired.reason;
                 }
                 self.wait(SOUGHT_AGAIN);
-                Reason::Rejected
+                Reason::KeyNotFound
             }
+        }
+    }
+
+    /// Whether no other purchase at Stripe is known to have been sold the license. A session may have sold the subscription.
+    fn may_be_ours(&self, row: &License) -> bool {
+        let label = row.label.as_deref().and_then(Label::read);
+        match (label.map(|(purchase, ..)| purchase), &self.grant.purchase) {
+            (Some(PurchaseId::Session(labeled)), PurchaseId::Session(own))
+            | (Some(PurchaseId::Subscription(labeled)), PurchaseId::Subscription(own)) => labeled == *own,
+            (Some(PurchaseId::Subscription(_)), _)
+            | (Some(PurchaseId::Session(_)), PurchaseId::Manual(_)) => false,
+            (Some(PurchaseId::Session(_) | PurchaseId::Manual(_)) | None, _) => true,
         }
     }
 

@@ -434,6 +434,9 @@ pub enum LogError {
     /// It cannot be had now.
     #[error("{0}")]
     Unavailable(String),
+    /// The license is kept for another grant, of this name.
+    #[error("its key is kept for grant {0} already")]
+    Taken(String),
 }
 
 /// A change to a kept license, as written down.
@@ -454,7 +457,8 @@ pub enum Change {
 /// # Guarantees asked of an implementation
 /// - A write that returned `Ok` survives a crash that follows it.
 /// - `open` succeeds for one writer only: it fails with [`LogError::Conflict`] unless the record is still at `version`.
-/// - `keep` of a license that is kept already changes nothing.
+/// - `keep` of a license that is kept already changes nothing. One that another grant keeps is refused, so that none of two is
+///   ever revoked for the other.
 /// - `spend` counts and writes in one step: rounds side by side, of one process or of several, never overspend.
 #[async_trait]
 pub trait AttemptLog: Send + Sync {

@@ -70,6 +70,8 @@ reasons! {
     ChangeNotSupported "CHANGE_NOT_SUPPORTED",
     /// The Secret's name belongs to something else.
     SecretNameTaken "SECRET_NAME_TAKEN",
+    /// AuthForge has no license of the key that was named, or it is another's.
+    KeyNotFound "KEY_NOT_FOUND",
     /// AuthForge asks for a slower pace.
     RateLimited "RATE_LIMITED",
     /// The AuthForge account has no credits left.

@@ -1354,7 +1354,7 @@ pub mod import_license_response {
         /// It was kept before: nothing has changed.
         Known = 2,
         /// It is declared from now on, by its fingerprint: the operator looks for it at AuthForge, and the grant's reason tells what
-        /// came of that, `Adopted` or `Rejected`.
+        /// came of that, `Adopted` or `KeyNotFound`.
         Declared = 3,
     }
     impl Outcome {

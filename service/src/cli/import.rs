@@ -79,7 +79,11 @@ impl Outcome {
     fn why(&self) -> Option<&str> {
         match self {
             Self::Refused(why) => Some(why),
-            _ => None,
+            Self::Adopted(_)
+            | Self::WouldAdopt(_)
+            | Self::Declared(_)
+            | Self::WouldDeclare(_)
+            | Self::Known(_) => None,
         }
     }
 }

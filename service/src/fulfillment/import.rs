@@ -57,7 +57,9 @@ pub enum ImportError {
     #[error("the license is labeled as the one of {0}; correct stripe_id")]
     OtherPurchase(PurchaseId),
     /// The record keeps it for another purchase.
-    #[error("the key is kept for another purchase already; look for it with 'grants find'")]
+    #[error(
+        "the key is kept for another purchase already, or declared for it; look for it with 'grants find'"
+    )]
     KeyTaken(GrantId),
     /// Stripe did not tell of the purchase.
     #[error("the purchase could not be looked up: {0}")]
@@ -96,17 +98,23 @@ impl Fulfillment {
         }
         let license = match &self.authforge {
             Some(authforge) => SoldLicense::Found(looked_up(authforge, &sold).await?),
-            None => SoldLicense::Sought { app_id: sold.app_id.clone(), key: sold.key.fingerprint() },
+            // Nobody can be asked whether it is written so.
+            None => SoldLicense::Sought {
+                app_id: sold.app_id.clone(),
+                key: LicenseKey::typed(sold.key.expose()).fingerprint(),
+            },
         };
         let purchase = self.sold_as(&sold.purchase).await?;
         let grant = GrantId::of(&purchase);
-        match &license {
-            SoldLicense::Found(license) => self.check_label(license, &sold.purchase, &purchase).await?,
-            SoldLicense::Sought { app_id, .. } => self.check_declared(&grant, app_id).await?,
-        }
         let imported = match &license {
-            SoldLicense::Found(_) => Imported::Adopted(grant.clone()),
-            SoldLicense::Sought { .. } => Imported::Declared(grant.clone()),
+            SoldLicense::Found(license) => {
+                self.check_label(license, &sold.purchase, &purchase).await?;
+                Imported::Adopted(grant.clone())
+            }
+            SoldLicense::Sought { app_id, .. } => {
+                self.check_declared(&grant, app_id).await?;
+                Imported::Declared(grant.clone())
+            }
         };
         if dry_run {
             return Ok(imported);
@@ -143,12 +151,13 @@ impl Fulfillment {
             return Err(ImportError::PeoplesOwn(object.name));
         }
         let free = |license: &&GrantLicense| {
-            let waits = license.desired.adopt.is_some() && license.reason != Reason::Rejected;
+            let waits = license.desired.adopt.is_some() && license.reason != Reason::KeyNotFound;
             license.kept.is_none() && !waits
         };
         let mut free = row.licenses.iter().filter(free).peekable();
         let in_cluster = row.agreed.is_some() && free.peek().is_some();
-        if in_cluster && free.all(|license| license.desired.app_id != *app_id) {
+        let same = |app: &AppId| app.as_str().eq_ignore_ascii_case(app_id.as_str());
+        if in_cluster && !free.any(|license| same(&license.desired.app_id)) {
             return Err(ImportError::OtherAppDeclared(app_id.clone()));
         }
         Ok(())

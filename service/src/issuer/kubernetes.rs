@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use grantsmith_core::license::{Fingerprint, LicenseKey};
 use grantsmith_core::port::{Class, Clock};
-use grantsmith_core::{GrantId, Reason, retry};
+use grantsmith_core::{GrantId, LicenseName, Reason, retry};
 use grantsmith_crd::LicenseGrant;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
@@ -36,6 +36,10 @@ pub use watch::Watch;
 const AGAIN: Duration = Duration::from_secs(600);
 /// While an object of the same name is on its way out.
 const SOON: Duration = Duration::from_secs(2);
+
+/// What is held of an older purchase.
+const BEFORE_START: &str = "it was paid before this installation began, and the cluster does not know it; import its keys, or \
+                            release it to have it issued";
 
 /// What was paid so shortly before the first start may have been paid after it, by another clock.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(10);
@@ -182,9 +186,9 @@ impl Cluster {
             return Ok(self.unseen(row, GrantState::Issuing, Reason::Issuing, Some(detail), Some(SOON)));
         }
         let grant = match (found, &row.object) {
-            (Some(found), None) if resource::is_declared(row, &found) => found,
-            (None, None) if self.is_before_start(row) => return Ok(self.held(row)),
-            (found, None) => self.declare(row, found.as_ref()).await?,
+            (Some(found), None) if self.is_declared(row, &found) => found,
+            (None, None) if self.is_before_start(row) && !is_imported(row) => return Ok(self.held(row)),
+            (found, None) => self.declare(&self.declarable(row, found.as_ref()), found.as_ref()).await?,
             (Some(found), Some(_)) => found,
             (None, Some(object)) => {
                 self.store.let_go(&row.id, &object.name, self.now()).await?;
@@ -215,7 +219,7 @@ impl Cluster {
             }
             return Err(Halt::Changed);
         }
-        let progress = resource::progress(row, &grant, self.now());
+        let progress = self.progress(row, &grant);
         let again = (progress.state == GrantState::Issuing).then(|| self.after(AGAIN));
         Ok(Progress { due: again, ..progress })
     }
@@ -289,15 +293,54 @@ impl Cluster {
         let released = row.hand.as_ref().is_some_and(|hand| hand.released);
         let since = self.fulfil_since.filter(|_| !released);
         let since = since.and_then(|since| since.checked_sub(CLOCKS_APART).ok());
-        // Where every key is known, none can be made.
-        let named = |license: &GrantLicense| license.desired.adopt.is_some();
-        let imported = !row.licenses.is_empty() && row.licenses.iter().all(named);
-        !imported && since.is_some_and(|since| row.paid_at.is_some_and(|paid_at| paid_at < since))
+        since.is_some_and(|since| row.paid_at.is_some_and(|paid_at| paid_at < since))
+    }
+
+    /// The licenses of an older purchase that are held: no key was imported for them, as there was for others.
+    fn held_licenses(&self, row: &GrantRow, found: Option<&LicenseGrant>) -> Vec<LicenseName> {
+        let there = || found.iter().flat_map(|found| &found.spec.licenses);
+        let imported = is_imported(row) || there().any(|entry| entry.adopt.is_some());
+        if !imported || !self.is_before_start(row) {
+            return Vec::new();
+        }
+        let there = |license: &GrantLicense| there().any(|entry| entry.name == license.desired.name.as_str());
+        let held = row.licenses.iter().filter(|license| license.desired.adopt.is_none() && !there(license));
+        held.map(|license| license.desired.name.clone()).collect()
+    }
+
+    /// What is to be declared of a grant.
+    fn declarable(&self, row: &GrantRow, found: Option<&LicenseGrant>) -> GrantRow {
+        let held = self.held_licenses(row, found);
+        let mut row = row.clone();
+        row.licenses.retain(|license| !held.contains(&license.desired.name));
+        row
+    }
+
+    /// Where a grant stands, by its object and by what is held of it.
+    fn progress(&self, row: &GrantRow, grant: &LicenseGrant) -> Progress {
+        let mut progress = resource::progress(row, grant, self.now());
+        let held = self.held_licenses(row, Some(grant));
+        if held.is_empty() {
+            return progress;
+        }
+        for (_, reason) in progress.licenses.iter_mut().filter(|(name, _)| held.contains(name)) {
+            *reason = Reason::BeforeStart;
+        }
+        if progress.state == GrantState::Ready {
+            let detail = Some(BEFORE_START.to_owned());
+            progress = Progress {
+                state: GrantState::Parked,
+                reason: Reason::BeforeStart,
+                detail,
+                deliver: false,
+                ..progress
+            };
+        }
+        progress
     }
 
     fn held(&self, row: &GrantRow) -> Progress {
-        let detail = "it was paid before this installation began, and the cluster does not know it; import its keys, or release it to have it issued";
-        self.unseen(row, GrantState::Parked, Reason::BeforeStart, Some(detail.to_owned()), None)
+        self.unseen(row, GrantState::Parked, Reason::BeforeStart, Some(BEFORE_START.to_owned()), None)
     }
 
     fn failed(&self, row: &GrantRow, error: &kube::Error) -> Progress {
@@ -340,13 +383,23 @@ impl Cluster {
         Ok(keys.map(|key| (key.fingerprint(), key)).collect())
     }
 
+    /// Whether an object says what this program would declare.
+    fn is_declared(&self, row: &GrantRow, found: &LicenseGrant) -> bool {
+        resource::is_declared(&self.declarable(row, Some(found)), found)
+    }
+
     /// Whether the record tells what an object does, and nothing is left to do about it.
     async fn is_settled(&self, id: &GrantId, grant: &LicenseGrant) -> Result<bool, Error> {
         let Some(row) = self.store.grant(id).await? else { return Ok(false) };
-        let told = resource::is_told(&row, &resource::progress(&row, grant, self.now()));
-        let declared = row.object.is_some() || resource::is_declared(&row, grant);
+        let told = resource::is_told(&row, &self.progress(&row, grant));
+        let declared = row.object.is_some() || self.is_declared(&row, grant);
         Ok(told && declared && matches!(resource::compare(&row, grant), Verdict::Same))
     }
+}
+
+/// Whether a key was imported for it.
+fn is_imported(row: &GrantRow) -> bool {
+    row.licenses.iter().any(|license| license.desired.adopt.is_some())
 }
 
 fn by_us() -> PatchParams {

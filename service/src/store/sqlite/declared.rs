@@ -102,7 +102,7 @@ pub(super) fn adopt(
     license: &LicenseName,
     key: &Fingerprint,
 ) -> Result<(), Failure> {
-    let sql = "UPDATE declared SET adopt = ?3 WHERE grant_id = ?1 AND name = ?2";
+    let sql = "UPDATE declared SET adopt = ?3, standing = 'Issuing' WHERE grant_id = ?1 AND name = ?2";
     rows::run(connection, sql, [id.as_str(), license.as_str(), key.as_str()]).map(|_| ())
 }
 

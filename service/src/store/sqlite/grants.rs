@@ -119,6 +119,7 @@ pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Ve
              UNION ALL SELECT id FROM grants WHERE customer = :text
              UNION ALL SELECT id FROM grants WHERE email_folded = :folded
              UNION ALL SELECT grant_id FROM licenses WHERE fingerprint IN (:folded, :fingerprint, :typed)
+             UNION ALL SELECT grant_id FROM declared WHERE adopt IN (:folded, :fingerprint, :typed)
          ) ORDER BY g.created DESC, g.id DESC LIMIT :limit"
     );
     let fingerprint = LicenseKey::new(text).fingerprint();

@@ -5,7 +5,7 @@ use grantsmith_core::label::Label;
 use grantsmith_core::port::{Kept, KeptState};
 use grantsmith_core::purchase::StripeId;
 use grantsmith_core::{
-    Desired, DesiredState, Email, GrantId, License, LicenseName, LicenseStatus, Reason, Slots,
+    AppId, Desired, DesiredState, Email, GrantId, License, LicenseName, LicenseStatus, Reason, Slots,
 };
 use rusqlite::{Connection, named_params, params};
 
@@ -21,10 +21,12 @@ pub(super) fn take_in(connection: &Connection, ask: &Ask, import: &Import) -> Re
     let license = &import.license;
     let place = place(connection, &ask.grant, import)?;
     let name = place.name.clone();
+    // UUIDs are the same in either case, and what is declared in a cluster cannot change.
+    let same = |declared: &AppId| declared.as_str().eq_ignore_ascii_case(license.app_id().as_str());
     let desired = Desired {
         name: place.name,
         generation: place.generation,
-        app_id: license.app_id().clone(),
+        app_id: place.app_id.filter(same).unwrap_or_else(|| license.app_id().clone()),
         slots: license.slots().unwrap_or(Slots::Limited(1)),
         state: DesiredState::Active,
         expires_at: None,
@@ -91,31 +93,39 @@ struct Place {
     name: LicenseName,
     generation: u32,
     ordinal: u32,
+    app_id: Option<AppId>,
 }
 
-/// A declared license that has no key, waits for none that may be found and has no attempt which may bring one: the one that the key's label names, else the first
-/// of its app, else the first. Failing that, the next.
+/// A declared license that has no key and no attempt which may bring one: the one that the key's label names, else the first of
+/// its app, else the first; one for which another key was named and not found comes last. Failing that, the next.
 fn place(connection: &Connection, grant: &GrantId, import: &Import) -> Result<Place, Failure> {
     let label = match &import.license {
         SoldLicense::Found(license) => license.label.as_deref().and_then(Label::read),
         SoldLicense::Sought { .. } => None,
     };
+    // A replacement is a new license, whatever was named.
+    let sought = matches!(import.license, SoldLicense::Sought { .. });
     let named = label.filter(|(purchase, ..)| *purchase == import.purchase).map(|(_, name, _)| name);
     let named = named.as_ref().map(LicenseName::as_str);
     let free = rows::first(
         connection,
-        "SELECT name, generation, ordinal FROM declared d
-         WHERE grant_id = ?1 AND (adopt IS NULL OR standing = 'Rejected')
+        "SELECT name, generation, ordinal, app_id FROM declared d
+         WHERE grant_id = ?1 AND (adopt IS NULL OR standing = 'KeyNotFound') AND (NOT ?4 OR generation = 1)
              AND NOT EXISTS (SELECT 1 FROM licenses WHERE grant_id = ?1 AND name = d.name)
              AND NOT EXISTS (
                  SELECT 1 FROM attempts
                  WHERE grant_id = ?1 AND name = d.name AND outcome IN ('open', 'answered', 'found')
              )
-         ORDER BY name IS NOT ?2, app_id <> ?3, ordinal LIMIT 1",
-        params![grant.as_str(), named, import.license.app_id().as_str()],
+         ORDER BY adopt IS NOT NULL, name IS NOT ?2, app_id <> ?3 COLLATE NOCASE, ordinal LIMIT 1",
+        params![grant.as_str(), named, import.license.app_id().as_str(), sought],
         |row| {
             let (generation, ordinal) = (row.value("generation")?, row.value("ordinal")?);
-            Ok(Place { name: row.license_name("name")?, generation, ordinal })
+            Ok(Place {
+                name: row.license_name("name")?,
+                generation,
+                ordinal,
+                app_id: Some(row.app_id("app_id")?),
+            })
         },
     )?;
     if let Some(free) = free {
@@ -131,5 +141,10 @@ fn place(connection: &Connection, grant: &GrantId, import: &Import) -> Result<Pl
     let last = known.iter().filter_map(LicenseName::ordinal).max().unwrap_or(0);
     let ordinal = last.saturating_add(1);
     let own = named.and_then(LicenseName::parse).filter(|named| !known.contains(named));
-    Ok(Place { name: own.unwrap_or_else(|| LicenseName::of_unit(ordinal)), generation: 1, ordinal })
+    Ok(Place {
+        name: own.unwrap_or_else(|| LicenseName::of_unit(ordinal)),
+        generation: 1,
+        ordinal,
+        app_id: None,
+    })
 }
