@@ -58,6 +58,14 @@ async fn forgets(shape: Shape, events_only: bool) {
     assert_eq!((&said["purchases"], &said["waiting_events"]), (&3.into(), &0.into()), "{said}");
     assert!(said["events"].as_i64().is_some_and(|events| events >= 3), "{said}");
     assert_eq!(holding(&folder, JANE), Vec::<PathBuf>::new(), "while it runs");
+    if let Some(realm) = &stack.realm {
+        let objects = ["get", "lg,secrets,events", "--output", "yaml", "--namespace", &realm.namespace];
+        let objects = realm.cluster.run(&objects).await.to_lowercase();
+        assert!(
+            objects.contains("licensegrant") && !objects.contains(&JANE.to_lowercase()),
+            "nor in the cluster"
+        );
+    }
     assert!(!stack.logs().to_lowercase().contains(&JANE.to_lowercase()));
     let (code, _, _) = stack.tool(&["grants", "find", JANE]).await;
     assert_eq!(code, 1);
@@ -105,4 +113,9 @@ async fn nothing_of_a_buyer_is_left_in_any_file_and_their_keys_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buyer_is_forgotten_where_only_events_tell() {
     forgets(Shape::Split, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_buyer_is_left_in_a_cluster_either() {
+    forgets(Shape::Cluster, false).await;
 }

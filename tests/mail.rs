@@ -19,6 +19,26 @@ const SHOP: [&str; 6] = [
     "https://shop.example/keys",
 ];
 
+/// Runs each of them in one process, and where an operator issues.
+macro_rules! issued_here_and_in_a_cluster {
+    ($($name:ident;)*) => {
+        mod in_one_process {
+            use super::*;
+            $(#[tokio::test] async fn $name() { super::$name(Shape::Standalone).await; })*
+        }
+        mod in_a_cluster {
+            use super::*;
+            $(#[tokio::test] async fn $name() { super::$name(Shape::Cluster).await; })*
+        }
+    };
+}
+
+issued_here_and_in_a_cluster! {
+    repeated_events_send_one_mail;
+    a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again;
+    a_buyer_without_an_address_is_listed;
+}
+
 fn server(stack: &Stack) -> &Mailpit {
     stack.mail.as_ref().expect("a mail server")
 }
@@ -115,9 +135,8 @@ async fn a_resent_mail_is_another_one_and_says_so() {
     assert_eq!(stack.grant(&bought.session).await.expect("a grant")["delivery"]["number"], 2);
 }
 
-#[tokio::test]
-async fn repeated_events_send_one_mail() {
-    let stack = Stack::plan(Shape::Standalone).start().await;
+async fn repeated_events_send_one_mail(shape: Shape) {
+    let stack = Stack::plan(shape).start().await;
     let bought = stack.buy(order()).await;
     until_delivery(&stack, &bought.session, "SENT").await;
     for rendering in [Rendering::Endive, Rendering::PreBasil, Rendering::Thin] {
@@ -130,9 +149,8 @@ async fn repeated_events_send_one_mail() {
     stack.assert_promise();
 }
 
-#[tokio::test]
-async fn a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again() {
-    let plan = Stack::plan(Shape::Standalone).flags(&["--look-before-create-after", "0s"]);
+async fn a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again(shape: Shape) {
+    let plan = Stack::plan(shape).flags(&["--look-before-create-after", "0s"]);
     let stack = plan.start().await;
     let bought = stack.world.buy(order(), stack.now());
     let expires_at: Timestamp = "2031-02-03T04:05:06Z".parse().expect("a time");
@@ -151,9 +169,8 @@ async fn a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again() {
     stack.assert_promise();
 }
 
-#[tokio::test]
-async fn a_buyer_without_an_address_is_listed() {
-    let stack = Stack::plan(Shape::Standalone).start().await;
+async fn a_buyer_without_an_address_is_listed(shape: Shape) {
+    let stack = Stack::plan(shape).start().await;
     let bought = stack.buy(order().nameless()).await;
     let grant = until_delivery(&stack, &bought.session, "PARKED").await;
     assert_eq!(grant["delivery"]["reason"], "NoAddress", "{grant}");
