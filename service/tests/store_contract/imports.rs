@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use grantsmith_core::purchase::Email;
 use grantsmith_core::terms::Duration;
-use grantsmith_core::{License, LicenseKey, LicenseStatus, Slots, entitle};
+use grantsmith_core::{License, LicenseKey, LicenseName, LicenseStatus, Reason, Slots, entitle};
 use grantsmith_service::store::{
-    Act, Ask, Decide, GrantState, Import, Redecided, Refusal, SoldLicense, Store, Taken,
+    Act, Ask, Decide, GrantState, Import, Progress, Redecided, Refusal, SoldLicense, Store, Taken,
 };
 
 use crate::Harness;
-use crate::build::{app, at, decide, decision, grant_id, lasting, purchase, terms};
+use crate::build::{app, at, decide, decision, grant_id, lasting, progress, purchase, ready, terms};
 
 /// Decides as it is done while nothing is known of a purchase but its imported keys.
 fn imported() -> Decide {
@@ -138,4 +138,41 @@ pub(crate) async fn a_key_that_is_to_be_found_is_declared_by_its_name<H: Harness
             ("3", fingerprint("KEY-3"), true)
         ]
     );
+}
+
+pub(crate) async fn a_key_that_was_not_found_gives_way_and_no_other<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let named_keys = async || {
+        let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
+        row.licenses.into_iter().map(|license| license.desired.adopt).collect::<Vec<_>>()
+    };
+    let fingerprint = |key: &str| Some(LicenseKey::new(key).fingerprint());
+    decide(&*store, "cs_1", 2, 1).await;
+    assert_eq!(take(&*store, named("cs_1", "app-1", "WRONG", 2)).await, Taken::Done);
+    let told = |reason| Progress {
+        state: GrantState::Parked,
+        reason,
+        licenses: vec![(LicenseName::main(), reason)],
+        deliver: false,
+        ..ready("cs_1", 1, 3)
+    };
+    // The account may lack the app: that says nothing about the key.
+    progress(&*store, told(Reason::Rejected)).await;
+    assert_eq!(take(&*store, named("cs_1", "app-1", "KEY-2", 4)).await, Taken::Done);
+    assert_eq!(named_keys().await, [fingerprint("WRONG"), fingerprint("KEY-2")], "it stays");
+
+    progress(&*store, told(Reason::KeyNotFound)).await;
+    for (of_app, key, millis) in [("APP-1", "RIGHT", 5), ("app-1", "KEY-3", 6)] {
+        assert_eq!(take(&*store, named("cs_1", of_app, key, millis)).await, Taken::Done);
+    }
+    assert_eq!(
+        named_keys().await,
+        [fingerprint("RIGHT"), fingerprint("KEY-2"), fingerprint("KEY-3")],
+        "it gives way once"
+    );
+    let found = store.find_grants("KEY-3", 10).await.expect("reads");
+    assert_eq!(found.iter().map(|row| row.id.clone()).collect::<Vec<_>>(), [grant_id("cs_1")]);
+    let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
+    let apps: Vec<_> = row.licenses.iter().map(|license| license.desired.app_id.as_str()).collect();
+    assert_eq!(apps, ["app-1"; 3], "as it was declared");
 }

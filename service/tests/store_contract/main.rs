@@ -107,6 +107,7 @@ macro_rules! contract {
         imports {
             an_imported_key_is_kept_once,
             a_key_that_is_to_be_found_is_declared_by_its_name,
+            a_key_that_was_not_found_gives_way_and_no_other,
             a_declared_license_without_a_key_gets_the_imported_one,
             what_a_purchase_says_outranks_what_its_imported_key_shows,
         }
