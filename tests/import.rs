@@ -12,17 +12,7 @@ use grantsmith_tests::{APP, Shape, Stack, until};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-/// Runs walkthroughs in a shape, side by side.
-macro_rules! walkthroughs {
-    ($($module:ident of $shape:ident: $($name:ident),+;)+) => {
-        $(mod $module {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(Shape::$shape).await; })+
-        })+
-    };
-}
-
-walkthroughs! {
+grantsmith_tests::walkthroughs! {
     in_one_process of Standalone:
         keys_are_known_whatever_their_label,
         without_a_stripe_key_they_stand_and_people_decide_about_them,

@@ -19,24 +19,15 @@ const SHOP: [&str; 6] = [
     "https://shop.example/keys",
 ];
 
-/// Runs each of them in one process, and where an operator issues.
-macro_rules! issued_here_and_in_a_cluster {
-    ($($name:ident;)*) => {
-        mod in_one_process {
-            use super::*;
-            $(#[tokio::test] async fn $name() { super::$name(Shape::Standalone).await; })*
-        }
-        mod in_a_cluster {
-            use super::*;
-            $(#[tokio::test] async fn $name() { super::$name(Shape::Cluster).await; })*
-        }
-    };
-}
-
-issued_here_and_in_a_cluster! {
-    repeated_events_send_one_mail;
-    a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again;
-    a_buyer_without_an_address_is_listed;
+grantsmith_tests::walkthroughs! {
+    in_one_process of Standalone:
+        repeated_events_send_one_mail,
+        a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again,
+        a_buyer_without_an_address_is_listed;
+    in_a_cluster of Cluster:
+        repeated_events_send_one_mail,
+        a_key_that_the_guides_handler_made_is_adopted_and_not_mailed_again,
+        a_buyer_without_an_address_is_listed;
 }
 
 fn server(stack: &Stack) -> &Mailpit {

@@ -3,18 +3,18 @@
 //! One listing costs a call for each two hundred licenses. Absence in it is no evidence and changes nothing; an incomplete one
 //! is not looked at. What differs is told, or taken for what is, so that the next plan brings it back within the laws.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::{Change, Class, Clock, KeptState, LicenseApi, Listing, Moment, Priority};
 use grantsmith_core::{AppId, License, LicenseStatus};
 use jiff::{SignedDuration, Timestamp};
 use metrics::{counter, gauge};
 
 use crate::config::DriftPolicy;
-use crate::index::{Fingerprint, Index, Known, Place};
+use crate::index::{Index, Known, Place};
 use crate::lease::Lease;
 use crate::queue::Queue;
 use crate::reconcile::Reconciler;
@@ -127,15 +127,12 @@ impl Audit {
     }
 
     fn compare(&self, app: &str, listing: &Listing) -> u32 {
-        let rows: HashMap<Fingerprint, &License> = listing
-            .licenses()
-            .filter_map(|row| Some((Fingerprint::parse(row.key.fingerprint().as_str())?, row)))
-            .collect();
         let mut drifted = 0;
         // What has changed shortly before may not be listed as it is yet.
         let settled = Moment(listing.begun_at().0.saturating_sub(self.lag));
         for (place, known) in self.index.licenses(app, settled) {
-            let finding = compare(&known, rows.get(&known.fingerprint).copied(), self.policy);
+            let fingerprint = Fingerprint::from_hex(known.fingerprint.to_string());
+            let finding = compare(&known, listing.of_key(&fingerprint), self.policy);
             drifted += u32::from(finding.as_ref().is_some_and(|finding| finding.drift.is_some()));
             if let Some(finding) = finding {
                 self.hand_over(&place, finding);
@@ -198,6 +195,7 @@ fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index;
     use grantsmith_core::LicenseKey;
 
     const KEY: &str = "ABCD-EFGH-JKLM-NPQR";
@@ -207,7 +205,8 @@ mod tests {
     }
 
     fn known(live: bool, expires_at: Option<i64>, drifted: bool) -> Known {
-        let fingerprint = Fingerprint::parse(LicenseKey::new(KEY).fingerprint().as_str()).expect("hex");
+        let fingerprint =
+            index::Fingerprint::parse(LicenseKey::new(KEY).fingerprint().as_str()).expect("hex");
         Known { fingerprint, live, expires_at: expires_at.map(at), drifted, app: "app-1".into() }
     }
 

@@ -137,7 +137,7 @@ struct State {
     /// Purchases for which a license may exist though no grant says so any more.
     gone: HashMap<GrantId, Moment>,
     secrets: HashMap<Place, SecretBrief>,
-    /// Whose a key is that was found: its status may not tell yet.
+    /// Whose each key is, also of those that were found and no status tells of yet.
     keys: HashMap<Fingerprint, Place>,
     /// Since when each namespace has been watched without a gap.
     since: HashMap<Arc<str>, Moment>,
@@ -264,19 +264,27 @@ impl Index {
                 Entry::Occupied(mut entry) => entry.get_mut().push(place.clone()),
             }
         }
-        state.grants.insert(place, brief);
+        state.grants.insert(place.clone(), brief);
+        for key in status::kept(grant).filter_map(|license| Fingerprint::parse(&license.fingerprint)) {
+            // Whoever had it first keeps it.
+            let _ = state.claim_key(key, &place);
+        }
     }
 
     /// Forgets a grant, and says who may own its purchase now.
     pub fn remove(&self, place: &Place) -> Vec<Place> {
         let now = self.clock.now().moment;
         let mut state = self.lock();
-        state.keys.retain(|_, claimed| claimed != place);
         let heirs = state.leave(place, None);
-        if let Some(brief) = state.grants.remove(place)
-            && let Some(purchase) = brief.purchase.filter(|_| brief.tried)
-        {
-            state.gone.insert(purchase, now);
+        if let Some(brief) = state.grants.remove(place) {
+            for license in &brief.licenses {
+                if state.keys.get(&license.fingerprint) == Some(place) {
+                    state.keys.remove(&license.fingerprint);
+                }
+            }
+            if let Some(purchase) = brief.purchase.filter(|_| brief.tried) {
+                state.gone.insert(purchase, now);
+            }
         }
         for heir in &heirs {
             state.touch(heir);
@@ -286,17 +294,7 @@ impl Index {
 
     /// Takes a key for a grant that has found it; gives the grant that has it already, if there is one.
     pub fn claim_key(&self, key: Fingerprint, place: &Place) -> Result<(), Place> {
-        let mut state = self.lock();
-        let keeps = |(other, brief): &(&Place, &Brief)| {
-            *other != place && brief.licenses.iter().any(|license| license.fingerprint == key)
-        };
-        let owner = state.grants.iter().find(keeps).map(|(other, _)| other.clone());
-        let claimed = state.keys.get(&key).filter(|claimed| *claimed != place).cloned();
-        if let Some(owner) = owner.or(claimed) {
-            return Err(owner);
-        }
-        state.keys.insert(key, place.clone());
-        Ok(())
+        self.lock().claim_key(key, place)
     }
 
     /// The grants of a namespace.
@@ -521,6 +519,15 @@ impl State {
             self.purchases.remove(&purchase);
         }
         heirs
+    }
+
+    fn claim_key(&mut self, key: Fingerprint, place: &Place) -> Result<(), Place> {
+        let owner = self.keys.get(&key).filter(|owner| *owner != place && self.grants.contains_key(*owner));
+        if let Some(owner) = owner {
+            return Err(owner.clone());
+        }
+        self.keys.insert(key, place.clone());
+        Ok(())
     }
 
     fn known(&mut self, license: &LicenseStatus) -> Option<Known> {

@@ -52,6 +52,19 @@ impl Shape {
     pub const ALL: [Self; 3] = [Self::Standalone, Self::Split, Self::Cluster];
 }
 
+/// Makes tests of walkthroughs that take a shape: each of them in each shape that is named, side by side.
+#[macro_export]
+macro_rules! walkthroughs {
+    ($($module:ident of $shape:ident: $($name:ident),+;)+) => {
+        $(mod $module {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::Shape::$shape).await;
+            })+
+        })+
+    };
+}
+
 /// An installation to be started.
 #[derive(Debug, Clone)]
 pub struct Plan {

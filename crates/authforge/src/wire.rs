@@ -115,7 +115,7 @@ impl Row {
 
     /// Whether it belongs to another app than the one asked for.
     pub(crate) fn is_foreign(&self, app: &AppId) -> bool {
-        self.app_id.as_ref().is_some_and(|id| !id.as_str().eq_ignore_ascii_case(app.as_str()))
+        self.app_id.as_ref().is_some_and(|id| !id.is_same(app))
     }
 }
 

@@ -145,12 +145,13 @@ impl Listing {
     /// The license of a key, whatever its label.
     pub fn of_key(&self, fingerprint: &Fingerprint) -> Option<&License> {
         let keys = self.keys.get_or_init(|| {
-            let labeled = |(label, licenses): (&String, &Vec<License>)| {
-                let place =
-                    |(place, license): (usize, &License)| (license.key.fingerprint(), (label.clone(), place));
-                licenses.iter().enumerate().map(place).collect::<Vec<_>>()
-            };
-            self.licenses.iter().flat_map(labeled).collect()
+            let mut keys = BTreeMap::new();
+            for (label, licenses) in &self.licenses {
+                for (place, license) in licenses.iter().enumerate() {
+                    keys.insert(license.key.fingerprint(), (label.clone(), place));
+                }
+            }
+            keys
         });
         let (label, place) = keys.get(fingerprint)?;
         self.licenses.get(label)?.get(*place)

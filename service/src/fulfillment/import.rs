@@ -156,8 +156,7 @@ impl Fulfillment {
         };
         let mut free = row.licenses.iter().filter(free).peekable();
         let in_cluster = row.agreed.is_some() && free.peek().is_some();
-        let same = |app: &AppId| app.as_str().eq_ignore_ascii_case(app_id.as_str());
-        if in_cluster && !free.any(|license| same(&license.desired.app_id)) {
+        if in_cluster && !free.any(|license| license.desired.app_id.is_same(app_id)) {
             return Err(ImportError::OtherAppDeclared(app_id.clone()));
         }
         Ok(())
@@ -222,9 +221,11 @@ impl Fulfillment {
 async fn looked_up(authforge: &AuthForge, sold: &SoldKey) -> Result<License, ImportError> {
     let found = authforge.get(&sold.app_id, &sold.key, Priority::Audit).await;
     let license = found.map_err(ImportError::AuthForge)?.ok_or(ImportError::NoLicense)?;
-    // UUIDs are the same in either case.
-    let same = license.app_id.as_str().eq_ignore_ascii_case(sold.app_id.as_str());
-    if same { Ok(license) } else { Err(ImportError::OtherApp(license.app_id)) }
+    if license.app_id.is_same(&sold.app_id) {
+        Ok(license)
+    } else {
+        Err(ImportError::OtherApp(license.app_id))
+    }
 }
 
 /// What a license shows of the terms it was sold under. One that is not found yet keeps its own expiry and slots, whatever is

@@ -6,6 +6,7 @@
 mod resource;
 mod watch;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use self::resource::{MANAGER, Verdict};
 use super::{Issuer, Unlocked};
 use crate::decide::Offer;
 use crate::hand;
-use crate::store::{Act, Ask, Decide, Error, GrantLicense, GrantRow, GrantState, Progress, Store, Taken};
+use crate::store::{Act, Ask, Decide, Error, GrantRow, GrantState, Progress, Store, Taken};
 use crate::worker::Touched;
 
 pub use watch::Watch;
@@ -298,22 +299,25 @@ impl Cluster {
 
     /// The licenses of an older purchase that are held: no key was imported for them, as there was for others.
     fn held_licenses(&self, row: &GrantRow, found: Option<&LicenseGrant>) -> Vec<LicenseName> {
-        let there = || found.iter().flat_map(|found| &found.spec.licenses);
-        let imported = is_imported(row) || there().any(|entry| entry.adopt.is_some());
+        let entries = found.map_or(&[][..], |found| &found.spec.licenses);
+        let imported = is_imported(row) || entries.iter().any(|entry| entry.adopt.is_some());
         if !imported || !self.is_before_start(row) {
             return Vec::new();
         }
-        let there = |license: &GrantLicense| there().any(|entry| entry.name == license.desired.name.as_str());
-        let held = row.licenses.iter().filter(|license| license.desired.adopt.is_none() && !there(license));
-        held.map(|license| license.desired.name.clone()).collect()
+        let there = |name: &LicenseName| entries.iter().any(|entry| entry.name == name.as_str());
+        let unnamed = row.licenses.iter().filter(|license| license.desired.adopt.is_none());
+        unnamed.map(|license| license.desired.name.clone()).filter(|name| !there(name)).collect()
     }
 
     /// What is to be declared of a grant.
-    fn declarable(&self, row: &GrantRow, found: Option<&LicenseGrant>) -> GrantRow {
+    fn declarable<'r>(&self, row: &'r GrantRow, found: Option<&LicenseGrant>) -> Cow<'r, GrantRow> {
         let held = self.held_licenses(row, found);
+        if held.is_empty() {
+            return Cow::Borrowed(row);
+        }
         let mut row = row.clone();
         row.licenses.retain(|license| !held.contains(&license.desired.name));
-        row
+        Cow::Owned(row)
     }
 
     /// Where a grant stands, by its object and by what is held of it.
@@ -327,14 +331,10 @@ impl Cluster {
             *reason = Reason::BeforeStart;
         }
         if progress.state == GrantState::Ready {
-            let detail = Some(BEFORE_START.to_owned());
-            progress = Progress {
-                state: GrantState::Parked,
-                reason: Reason::BeforeStart,
-                detail,
-                deliver: false,
-                ..progress
-            };
+            progress.state = GrantState::Parked;
+            progress.reason = Reason::BeforeStart;
+            progress.detail = Some(BEFORE_START.to_owned());
+            progress.deliver = false;
         }
         progress
     }

@@ -21,8 +21,8 @@ pub(super) fn take_in(connection: &Connection, ask: &Ask, import: &Import) -> Re
     let license = &import.license;
     let place = place(connection, &ask.grant, import)?;
     let name = place.name.clone();
-    // UUIDs are the same in either case, and what is declared in a cluster cannot change.
-    let same = |declared: &AppId| declared.as_str().eq_ignore_ascii_case(license.app_id().as_str());
+    // What is declared in a cluster cannot change, not even in its spelling.
+    let same = |declared: &AppId| declared.is_same(license.app_id());
     let desired = Desired {
         name: place.name,
         generation: place.generation,
