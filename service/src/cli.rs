@@ -96,7 +96,11 @@ pub(crate) fn token_file(
 }
 
 /// A channel that connects when first used.
-pub(crate) fn channel(url: &str, ca_file: Option<&Path>) -> anyhow::Result<Channel> {
+///
+/// # Errors
+///
+/// The address is none, or the CA file cannot be read or holds no certificates.
+pub fn channel(url: &str, ca_file: Option<&Path>) -> anyhow::Result<Channel> {
     let ca = ca_file.map(|path| {
         std::fs::read_to_string(path).with_context(|| format!("cannot read '{}'", path.display()))
     });

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use grantsmith_authforge::fake::CallKind;
 use grantsmith_tests::cluster::config;
+use grantsmith_tests::program::freeze;
 use grantsmith_tests::proxy::{Fate, Passing, Proxy};
 use grantsmith_tests::realm::{Realm, manual};
 use grantsmith_tests::{Cluster, until};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 /// How long work may rest after a leader's sudden end.
@@ -69,10 +69,13 @@ async fn a_leader_that_sleeps_past_its_lease_wakes_up_and_sends_nothing() {
             let status = passing.uri.path().ends_with("/licensegrants/jane/status");
             let attempt = status && String::from_utf8_lossy(passing.body).contains("Open");
             let sleeper = if attempt { pid.swap(0, Ordering::SeqCst) } else { 0 };
-            match i32::try_from(sleeper).ok().and_then(Pid::from_raw) {
-                None => Fate::Pass,
-                Some(sleeper) => Fate::Then(Box::new(move || kill_process(sleeper, Signal::STOP).is_ok())),
+            if sleeper == 0 {
+                return Fate::Pass;
             }
+            Fate::Then(Box::new(move || {
+                freeze(sleeper);
+                true
+            }))
         }
     };
     let proxy = Proxy::start(config(&realm.cluster.kubeconfig()).await, judge).await;

@@ -8,6 +8,7 @@ use grantsmith_tests::cluster::Audited;
 use grantsmith_tests::realm::{ROLE, Realm, manual};
 use grantsmith_tests::{AUTHFORGE_KEY, Cluster, until};
 use kube::api::DeleteParams;
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -111,9 +112,7 @@ async fn a_key_is_in_its_secret_and_nowhere_else() {
     let stored = cluster.stored().await;
     for (place, secret) in &secrets {
         let forms = [secret.clone(), BASE64.encode(secret.as_bytes())];
-        let told = |text: &[u8]| {
-            forms.iter().any(|form| text.windows(form.len()).any(|window| window == form.as_bytes()))
-        };
+        let told = |text: &[u8]| forms.iter().any(|form| memmem::find(text, form.as_bytes()).is_some());
         assert!(!told(log.as_bytes()), "in the log");
         assert!(!told(metrics.as_bytes()), "in the metrics");
         let places: Vec<_> = stored.iter().filter(|(_, value)| told(value)).map(|(key, _)| key).collect();

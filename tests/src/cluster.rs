@@ -18,7 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::mailpit::{free_port, tool};
+use crate::mailpit::tool;
+use crate::port::free_port;
 use crate::until;
 
 /// The definition of `LicenseGrant`, as the chart installs it.

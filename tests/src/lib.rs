@@ -9,6 +9,7 @@ pub mod mailpit;
 pub mod measure;
 pub mod node;
 pub mod outside;
+pub mod port;
 pub mod program;
 pub mod proxy;
 pub mod raw;

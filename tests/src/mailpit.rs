@@ -1,6 +1,6 @@
 //! A real mail server, read back: mailpit.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
+use crate::port::free_port;
 use crate::until;
 
 /// A mail server of its own.
@@ -36,12 +37,6 @@ pub fn tool(name: &str) -> PathBuf {
         std::process::Command::new(script).arg(name).stderr(Stdio::inherit()).output().expect("get.sh runs");
     assert!(output.status.success(), "tests/tools/get.sh {name} ends well");
     String::from_utf8(output.stdout).expect("a path").trim().into()
-}
-
-/// A port that nobody has now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 impl Mailpit {

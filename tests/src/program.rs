@@ -5,21 +5,23 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::until;
+use crate::wait::{PATIENCE, answer_within};
 
 /// The file of `grantsmith`, freshly built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built(&["--package", "grantsmith-service", "--bin", "grantsmith"]))
+    BINARY.get_or_init(|| built("grantsmith"))
 }
 
-/// The one program that `cargo build` makes of this.
-pub fn built(what: &[&str]) -> PathBuf {
+/// The file of a program of this workspace, freshly built: of the whole of it, as `make test` does, so that little is compiled
+/// that was not before.
+pub fn built(name: &str) -> PathBuf {
     let mut cargo = std::process::Command::new(env!("CARGO"));
     // What cargo tells a test about its own package makes ring's build script run again, and most of the program
     // would be compiled anew at each change between this build and one by hand.
@@ -30,8 +32,7 @@ pub fn built(what: &[&str]) -> PathBuf {
         }
     }
     let output = cargo
-        .args(["build", "--quiet", "--message-format=json"])
-        .args(what)
+        .args(["build", "--quiet", "--message-format=json", "--workspace", "--bin", name])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .expect("cargo runs");
@@ -98,12 +99,18 @@ impl Program {
     pub async fn address(&self, name: &str) -> SocketAddr {
         let wanted = format!("{name}=");
         let find = || {
+            // Looked at before its words are: when it has ended, there are no more to come.
+            let ended = self.ears.iter().all(JoinHandle::is_finished);
             let log = self.log();
             let lines = log.lines().filter(|line| line.contains("listening"));
-            lines.flat_map(str::split_whitespace).find_map(|word| word.strip_prefix(&wanted)?.parse().ok())
+            let found = lines
+                .flat_map(str::split_whitespace)
+                .find_map(|word| word.strip_prefix(&wanted)?.parse().ok());
+            (found.is_some() || ended).then_some(found)
         };
-        let what = format!("'listening {name}=' from the program, which said:\n{}", self.log());
-        until(&what, async || find()).await
+        let found = answer_within(PATIENCE, async || find()).await.flatten();
+        found
+            .unwrap_or_else(|| panic!("no 'listening {name}=' from the program, which said:\n{}", self.log()))
     }
 
     /// `kill -9`, waited for.
@@ -136,9 +143,14 @@ impl Program {
         kill_process(pid.expect("the program runs"), signal).expect("the program can be signalled");
     }
 
+    /// Freezes it, as a machine that is out of breath does, and returns when it stands still.
+    pub fn freeze(&self) {
+        freeze(self.pid());
+    }
+
     /// Waits for the program's own end; gives its code and all that it said.
     pub async fn end(mut self) -> (ExitStatus, String) {
-        let ended = tokio::time::timeout(crate::wait::PATIENCE, self.child.wait()).await;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = ended
             .unwrap_or_else(|_| panic!("the program does not end; it said:\n{}", self.log()))
             .expect("a status");
@@ -147,6 +159,16 @@ impl Program {
         until("the program's last words", async || (Arc::strong_count(&log) <= 2).then_some(())).await;
         (status, self.log())
     }
+}
+
+/// Freezes a child process. The signal alone would leave some of its threads a little time on a busy machine; when this
+/// returns, none of them runs.
+pub fn freeze(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, Signal::STOP).expect("the program can be signalled");
+    // Whoever waits for its end still finds it.
+    let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), stands).expect("the program is a child of this one");
 }
 
 /// Runs the program to its end: a hand tool. Gives its code, standard output and standard error.
@@ -172,7 +194,7 @@ pub async fn run_into(
         .kill_on_drop(true)
         .spawn()
         .expect("the tool starts");
-    let output = tokio::time::timeout(crate::wait::PATIENCE, tool.wait_with_output())
+    let output = tokio::time::timeout(PATIENCE, tool.wait_with_output())
         .await
         .expect("the tool ends")
         .expect("the tool is waited for");

@@ -38,7 +38,7 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("GRANTSMITH_OPERATOR") {
         Some(path) => path.into(),
-        None => built(&["--package", "grantsmith-operator", "--bin", "grantsmith-operator"]),
+        None => built("grantsmith-operator"),
     })
 }
 
@@ -388,9 +388,9 @@ impl Operator {
         self.program.pid()
     }
 
-    /// Freezes it, as a machine that is out of breath does.
+    /// [`Program::freeze`].
     pub fn freeze(&self) {
-        self.program.signal(Signal::STOP);
+        self.program.freeze();
     }
 
     /// Lets it go on.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{Fake, Settings as FakeSettings, Switches};
 use grantsmith_core::port::Clock;
-use grantsmith_proto::v1::license_grant_service_client::LicenseGrantServiceClient;
+use grantsmith_proto::v1 as pb;
+use grantsmith_service::cli;
 use grantsmith_service::grpc::tokens::{Role, TokenFile};
 use grantsmith_service::stripe::Mode;
 use grantsmith_service::stripe::fake::{
@@ -17,13 +18,16 @@ use grantsmith_service::stripe::fake::{
 use grantsmith_service::stripe::secret::Secret;
 use grantsmith_service::stripe::signature;
 use jiff::Timestamp;
+use pb::event_service_client::EventServiceClient;
+use pb::license_grant_service_client::LicenseGrantServiceClient;
 use serde_json::Value;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use crate::cluster::Cluster;
-use crate::mailpit::{self, Mailpit};
+use crate::mailpit::Mailpit;
 use crate::outside::Outside;
+use crate::port::free_port;
 use crate::program::{self, Program};
 use crate::realm::{self, Operator, Realm};
 use crate::tls::{Authority, Certificate};
@@ -170,11 +174,6 @@ impl Plan {
         ] {
             std::fs::write(folder.path().join(name), format!("{text}\n")).expect("a file");
         }
-        let http = match self.shape {
-            Shape::Standalone => None,
-            // The server writes mails, so it must know where the pages will be before they are there.
-            Shape::Split | Shape::Cluster => Some(SocketAddr::from(([127, 0, 0, 1], mailpit::free_port()))),
-        };
         let realm = match self.shape {
             Shape::Standalone | Shape::Split => None,
             Shape::Cluster => Some(match self.cluster {
@@ -197,10 +196,11 @@ impl Plan {
             back: None,
             front: None,
             logs: String::new(),
-            http,
-            grpc: None,
-            admin: None,
-            front_admin: None,
+            // The same over every start; and whoever writes mails must know where the pages will be before they are there.
+            http: free_address(),
+            grpc: free_address(),
+            admin: free_address(),
+            front_admin: free_address(),
             client: grantsmith_authforge::http_client(&[]).expect("a client"),
             secret: Secret::new(Mode::Test, WEBHOOK_SECRET).expect("a secret"),
         };
@@ -233,14 +233,18 @@ pub struct Stack {
     back: Option<Program>,
     front: Option<Program>,
     logs: String,
-    http: Option<SocketAddr>,
-    grpc: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
-    front_admin: Option<SocketAddr>,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    front_admin: SocketAddr,
     /// A client without redirects or retries.
     pub client: reqwest::Client,
     /// What Stripe signs with.
     pub secret: Secret,
+}
+
+fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 impl Stack {
@@ -274,8 +278,6 @@ impl Stack {
     }
 
     fn arguments(&self, command: &str) -> Vec<String> {
-        let fixed =
-            |address: Option<SocketAddr>| address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
         let mut flags: Vec<String> = vec![command.to_owned()];
         let mut flag = |name: &str, value: String| flags.extend([name.to_owned(), value]);
         flag("--log-format", "text".to_owned());
@@ -292,7 +294,7 @@ impl Stack {
                 }
             }
             flag("--stripe-url", self.plan.stripe_url.clone().unwrap_or_else(|| self.stripe.url()));
-            flag("--grpc-listen", fixed(self.grpc));
+            flag("--grpc-listen", self.grpc.to_string());
             if self.plan.tls {
                 flag("--grpc-tls-cert-file", "tls.crt".to_owned());
                 flag("--grpc-tls-key-file", "tls.key".to_owned());
@@ -305,21 +307,21 @@ impl Stack {
         flag("--stripe-mode", "test".to_owned());
         if command != "server" {
             flag("--stripe-webhook-secrets-file", "webhook-secrets".to_owned());
-            flag("--http-listen", fixed(self.http));
+            flag("--http-listen", self.http.to_string());
         }
         match command {
             "webhook" => {
-                flag("--admin-listen", fixed(self.front_admin));
-                flag("--server", format!("{}://{}", self.scheme(), fixed(self.grpc)));
+                flag("--admin-listen", self.front_admin.to_string());
+                flag("--server", self.grpc_url());
                 if self.plan.tls {
                     flag("--ca-file", "ca.crt".to_owned());
                 }
                 flag("--token-file", "grantsmith.db.tokens".to_owned());
             }
-            _ => flag("--admin-listen", fixed(self.admin)),
+            _ => flag("--admin-listen", self.admin.to_string()),
         }
         if command == "server" {
-            flag("--public-url", format!("http://{}", fixed(self.http)));
+            flag("--public-url", self.url(""));
         }
         if command != "webhook" {
             if self.plan.events_only {
@@ -362,10 +364,10 @@ impl Stack {
         let mut environment = vec![("RUST_LOG", self.plan.log)];
         environment.extend(kubeconfig.as_deref().map(|path| ("KUBECONFIG", path)));
         let program = Program::start(&self.arguments(command), &environment, self.folder.path());
-        self.grpc = Some(program.address("grpc").await);
-        self.admin = Some(program.address("admin").await);
+        assert_eq!(program.address("grpc").await, self.grpc);
+        assert_eq!(program.address("admin").await, self.admin);
         if self.plan.shape == Shape::Standalone {
-            self.http = Some(program.address("http").await);
+            assert_eq!(program.address("http").await, self.http);
         }
         self.back = Some(program);
     }
@@ -395,8 +397,8 @@ impl Stack {
     pub async fn up_front(&mut self) {
         let program =
             Program::start(&self.arguments("webhook"), &[("RUST_LOG", self.plan.log)], self.folder.path());
-        self.http = Some(program.address("http").await);
-        self.front_admin = Some(program.address("admin").await);
+        assert_eq!(program.address("http").await, self.http);
+        assert_eq!(program.address("admin").await, self.front_admin);
         self.front = Some(program);
     }
 
@@ -505,17 +507,17 @@ impl Stack {
 
     /// An address on the pages' side.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.http.expect("it listens"))
+        format!("http://{}{path}", self.http)
     }
 
     /// An address on the operator's side of the process with the record.
     pub fn admin_url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.admin.expect("it listens"))
+        format!("http://{}{path}", self.admin)
     }
 
     /// The gRPC server.
     pub fn grpc_url(&self) -> String {
-        format!("{}://{}", self.scheme(), self.grpc.expect("it listens"))
+        format!("{}://{}", self.scheme(), self.grpc)
     }
 
     fn scheme(&self) -> &'static str {
@@ -524,12 +526,12 @@ impl Stack {
 
     /// Where the webhook and the pages are.
     pub fn http(&self) -> SocketAddr {
-        self.http.expect("it listens")
+        self.http
     }
 
     /// The status of `/readyz` of the process that strangers talk to.
     pub async fn ready(&self) -> u16 {
-        let admin = self.front_admin.or(self.admin).expect("it listens");
+        let admin = if self.plan.shape == Shape::Standalone { self.admin } else { self.front_admin };
         let answer = self.client.get(format!("http://{admin}/readyz")).send().await;
         answer.map_or(0, |answer| answer.status().as_u16())
     }
@@ -626,10 +628,23 @@ impl Stack {
         program::run(arguments, &environment, self.folder.path()).await
     }
 
+    /// A connection of its own to the gRPC server.
+    fn channel(&self) -> Channel {
+        let ca_file = self.plan.tls.then(|| self.folder.path().join("ca.crt"));
+        cli::channel(&self.grpc_url(), ca_file.as_deref()).expect("a channel")
+    }
+
     /// The grants over gRPC.
     pub fn grant_service(&self) -> LicenseGrantServiceClient<Channel> {
-        let endpoint = Channel::from_shared(self.grpc_url()).expect("a URL");
-        LicenseGrantServiceClient::new(endpoint.connect_lazy())
+        LicenseGrantServiceClient::new(self.channel())
+    }
+
+    /// A page of grants as `grants list -o json` prints them, and the next page's token. Whoever waits for a grant asks many
+    /// times, and the program's start takes more than its question.
+    async fn listed(&self, message: pb::ListLicenseGrantsRequest) -> Option<(Vec<Value>, String)> {
+        let request = self.authorized(Role::Read, message);
+        let page = self.grant_service().list_license_grants(request).await.ok()?.into_inner();
+        Some((page.license_grants.iter().map(cli::grants::value).collect(), page.next_page_token))
     }
 
     /// A message with the token of a role.
@@ -648,14 +663,22 @@ impl Stack {
 
     /// Every grant, newest first.
     pub async fn grants(&self) -> Vec<Value> {
-        self.json(&["grants", "list", "--limit", "100000"]).await.as_array().cloned().unwrap_or_default()
+        let (mut grants, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let message = pb::ListLicenseGrantsRequest { page_size: 500, page_token, ..Default::default() };
+            let (page, next) = self.listed(message).await.expect("a list");
+            grants.extend(page);
+            page_token = next;
+            if page_token.is_empty() {
+                return grants;
+            }
+        }
     }
 
     /// The grant of a purchase.
     pub async fn grant(&self, purchase: &str) -> Option<Value> {
-        let (code, out, _) = self.tool(&["grants", "find", purchase, "-o", "json"]).await;
-        let found: Value = (code == 0).then(|| serde_json::from_str(&out).ok())??;
-        found.as_array()?.first().cloned()
+        let message = pb::ListLicenseGrantsRequest { find: purchase.to_owned(), ..Default::default() };
+        self.listed(message).await?.0.into_iter().next()
     }
 
     /// Waits until a purchase's grant is in a state.
@@ -683,11 +706,16 @@ impl Stack {
     /// Waits until every event was taken in, and every grant is as declared or waits for a person.
     pub async fn settled(&self) {
         until("everything to settle", async || {
-            for (what, filter) in [("events", "state = PENDING"), ("grants", "state = ISSUING")] {
-                let waiting = self.json(&[what, "list", "--limit", "1", "--filter", filter]).await;
-                waiting.as_array().is_some_and(Vec::is_empty).then_some(())?;
-            }
-            Some(())
+            let waiting = "state = PENDING".to_owned();
+            let message = pb::ListEventsRequest { page_size: 1, filter: waiting, ..Default::default() };
+            let request = self.authorized(Role::Read, message);
+            let events =
+                EventServiceClient::new(self.channel()).list_events(request).await.ok()?.into_inner();
+            events.events.is_empty().then_some(())?;
+            let waiting = "state = ISSUING".to_owned();
+            let message =
+                pb::ListLicenseGrantsRequest { page_size: 1, filter: waiting, ..Default::default() };
+            self.listed(message).await?.0.is_empty().then_some(())
         })
         .await;
     }

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use tokio::process::{Child, Command};
 
-use crate::mailpit::{free_port, tool};
+use crate::mailpit::tool;
+use crate::port::free_port;
 use crate::{STRIPE_KEY, until};
 
 /// A running stripe-mock. It stops when dropped.

@@ -16,16 +16,25 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut
 pub async fn until_within<T, F: Future<Output = Option<T>>>(
     patience: Duration,
     what: &str,
-    mut ask: impl FnMut() -> F,
+    ask: impl FnMut() -> F,
 ) -> T {
+    answer_within(patience, ask).await.unwrap_or_else(|| panic!("waited {patience:?} in vain for {what}"))
+}
+
+/// The answer, if there is one before patience ends.
+pub async fn answer_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    mut ask: impl FnMut() -> F,
+) -> Option<T> {
+    // 20 ms for what takes a minute at most. What takes longer is more to ask for, too.
+    let pause = patience / 3_000;
     let asking = async {
         loop {
             if let Some(answer) = ask().await {
                 return answer;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause).await;
         }
     };
-    let answer = tokio::time::timeout(patience, asking).await;
-    answer.unwrap_or_else(|_| panic!("waited {patience:?} in vain for {what}"))
+    tokio::time::timeout(patience, asking).await.ok()
 }

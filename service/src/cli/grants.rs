@@ -338,7 +338,7 @@ fn at(time: Option<prost_types::Timestamp>) -> Value {
 }
 
 /// A grant as `-o json` prints it: the names of the contract, in snake case.
-fn value(grant: &pb::LicenseGrant) -> Value {
+pub fn value(grant: &pb::LicenseGrant) -> Value {
     let purchase = grant.purchase.clone().unwrap_or_default();
     let license = |license: &pb::License| {
         let (slots, unlimited) = match license.hwid_slots {
