@@ -1,7 +1,7 @@
 //! A real browser, driven over its driver.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::port::free_port;
 use crate::until;
 
 /// A browser of its own: its driver, its profile, one window.
@@ -39,8 +40,7 @@ impl Browser {
 
     /// Opens a window of this size, with or without JavaScript.
     pub async fn open(width: u32, height: u32, javascript: bool) -> Self {
-        let port =
-            TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = free_port();
         let profile = tempfile::tempdir().expect("a folder");
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
