@@ -11,7 +11,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use data_encoding::BASE64;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, PatchParams,
+    PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Deserialize;
@@ -418,6 +421,29 @@ impl Cluster {
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
         answer.expect("a token").status.expect("a token").token
+    }
+
+    /// Applies objects, in a namespace or to the whole cluster. kubectl would ask for every kind that there is first, each time.
+    pub async fn apply(&self, namespace: Option<&str>, objects: Vec<Value>) {
+        let client = self.client().await;
+        let manager = PatchParams::apply("grantsmith-tests").force();
+        for object in objects {
+            let object: DynamicObject = serde_json::from_value(object).expect("an object");
+            let kind = GroupVersionKind::try_from(object.types.clone().expect("a kind")).expect("a kind");
+            let resource = ApiResource::from_gvk(&kind);
+            let api: Api<DynamicObject> = match namespace {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            let name = object.metadata.name.clone().expect("a name");
+            api.patch(&name, &manager, &Patch::Apply(&object)).await.expect("the object is taken");
+        }
+    }
+
+    /// Applies a file of manifests in a namespace.
+    pub async fn apply_file(&self, namespace: &str, file: &str) {
+        let text = std::fs::read_to_string(file).expect("manifests");
+        self.apply(Some(namespace), serde_saphyr::from_multiple(&text).expect("manifests")).await;
     }
 
     /// kubectl, as somebody who may do everything.

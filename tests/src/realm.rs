@@ -93,7 +93,7 @@ impl<'a> Realm<'a> {
 
     /// The same in this namespace.
     pub async fn at(cluster: &'a Cluster, namespace: String) -> Self {
-        cluster.run(&["apply", "--namespace", &namespace, "-f", ROLE]).await;
+        cluster.apply_file(&namespace, ROLE).await;
         let token = cluster.token(&namespace, ACCOUNT).await;
         let mut settings = Settings::new(Arc::new(SystemClock)).with(Switches::default());
         settings.seed = rand::random();
@@ -111,7 +111,7 @@ impl<'a> Realm<'a> {
 
     /// Gives somebody else their rights here; gives their token.
     pub async fn account(&self, role: &str, account: &str) -> String {
-        self.cluster.run(&["apply", "--namespace", &self.namespace, "-f", role]).await;
+        self.cluster.apply_file(&self.namespace, role).await;
         self.cluster.token(&self.namespace, account).await
     }
 
@@ -125,10 +125,7 @@ impl<'a> Realm<'a> {
             json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
         binding["subjects"] =
             json!([{"kind": "ServiceAccount", "name": account, "namespace": self.namespace}]);
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": [role, binding]});
-        let file = self.folder.path().join(format!("{name}.json"));
-        std::fs::write(&file, list.to_string()).expect("a file");
-        self.cluster.run(&["apply", "-f", &file.display().to_string()]).await;
+        self.cluster.apply(None, vec![role, binding]).await;
     }
 
     /// An operator of this realm, with these flags besides those that say where everything is.
