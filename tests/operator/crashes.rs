@@ -8,10 +8,11 @@ use grantsmith_authforge::SystemClock;
 use grantsmith_authforge::fake::{self, CallKind, NewLicense};
 use grantsmith_core::port::Clock as _;
 use grantsmith_tests::cluster::config;
+use grantsmith_tests::program::signal;
 use grantsmith_tests::proxy::{Fate, Passing, Proxy};
 use grantsmith_tests::realm::{Realm, manual};
 use grantsmith_tests::{APP, Cluster, until};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -76,8 +77,7 @@ impl Saboteur {
 
     fn kill(&self) {
         let victim = self.victim.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let pid = victim.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        kill_process(pid.expect("an operator"), Signal::KILL).expect("it can be killed");
+        signal(victim.expect("an operator"), Signal::KILL);
         self.killed.notify_one();
     }
 

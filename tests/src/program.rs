@@ -139,8 +139,7 @@ impl Program {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        kill_process(pid.expect("the program runs"), signal).expect("the program can be signalled");
+        self::signal(self.pid(), signal);
     }
 
     /// Freezes it, as a machine that is out of breath does, and returns when it stands still.
@@ -164,11 +163,17 @@ impl Program {
 /// Freezes a child process. The signal alone would leave some of its threads a little time on a busy machine; when this
 /// returns, none of them runs.
 pub fn freeze(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process");
-    kill_process(pid, Signal::STOP).expect("the program can be signalled");
-    // Whoever waits for its end still finds it.
-    let stands = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-    waitid(WaitId::Pid(pid), stands).expect("the program is a child of this one");
+    signal(pid, Signal::STOP);
+    waitid(WaitId::Pid(process(pid)), WaitIdOptions::STOPPED).expect("the program is a child of this one");
+}
+
+/// Sends a signal.
+pub fn signal(pid: u32, signal: Signal) {
+    kill_process(process(pid), signal).expect("the program can be signalled");
+}
+
+fn process(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process")
 }
 
 /// Runs the program to its end: a hand tool. Gives its code, standard output and standard error.
