@@ -110,6 +110,35 @@ pub struct Counts {
     pub open_attempts: u64,
 }
 
+/// How many of each kind of what is due are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Most {
+    /// Dirty objects.
+    pub objects: u32,
+    /// Grants.
+    pub grants: u32,
+    /// Mails.
+    pub deliveries: u32,
+    /// Wishes for a link.
+    pub wishes: u32,
+}
+
+/// What is due, as of one commit.
+#[derive(Debug, Clone, Default)]
+pub struct Due {
+    /// Dirty objects: sessions and subscriptions that belong to no purchase yet, then other sessions, then the rest, and of
+    /// each the longest waiting first.
+    pub objects: Vec<Dirty>,
+    /// Grants, newest purchase first: who has just paid waits at the till.
+    pub grants: Vec<GrantId>,
+    /// Mails, the longest waiting first.
+    pub deliveries: Vec<Delivery>,
+    /// Wishes for a link, the longest waiting first.
+    pub wishes: Vec<Wish>,
+    /// The earliest time at which anything is due, also what is told here.
+    pub earliest: Option<Timestamp>,
+}
+
 /// The record. See the [module](self) for what holds of every method.
 #[async_trait]
 pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
@@ -145,9 +174,8 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Marks an object dirty, to be looked at from `due` on. An earlier time on record stays.
     async fn mark_dirty(&self, object: &Object, due: Timestamp) -> Result<(), Error>;
 
-    /// The dirty objects whose time has come: sessions and subscriptions that belong to no purchase yet, then other sessions, then
-    /// the rest, and of each the longest waiting first.
-    async fn dirty(&self, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Error>;
+    /// What is due: at most `most` of each kind.
+    async fn due(&self, now: Timestamp, most: Most) -> Result<Due, Error>;
 
     /// Draws a ticket: greater than any before it, also after a restart.
     async fn ticket(&self) -> Result<Ticket, Error>;
@@ -205,12 +233,6 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// forgotten, and the same call rewrites once more.
     async fn forget(&self, address: &Email, person: &str, at: Timestamp) -> Result<Forgotten, Error>;
 
-    /// The earliest time at which something is due: a dirty object, a grant or a delivery.
-    async fn next_due(&self) -> Result<Option<Timestamp>, Error>;
-
-    /// Grants whose time has come, newest purchase first: who has just paid waits at the till.
-    async fn due_grants(&self, now: Timestamp, limit: u32) -> Result<Vec<GrantId>, Error>;
-
     /// Reads a grant.
     async fn grant(&self, id: &GrantId) -> Result<Option<GrantRow>, Error>;
 
@@ -241,9 +263,6 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Ends a grant that people have taken out of the cluster, where the object of this name was it.
     async fn let_go(&self, grant: &GrantId, object: &str, at: Timestamp) -> Result<(), Error>;
 
-    /// Deliveries whose time has come.
-    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Error>;
-
     /// Writes what became of a try to send.
     async fn attempted(&self, grant: &GrantId, number: u32, attempted: Attempted) -> Result<(), Error>;
 
@@ -253,9 +272,6 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Keeps a wish for a link to the portal, whether the address is known or not. Takes at most `most` in any hour from one
     /// address.
     async fn wish_for_link(&self, email: &Email, most: u32, at: Timestamp) -> Result<Limited, Error>;
-
-    /// Wishes whose time has come.
-    async fn due_wishes(&self, now: Timestamp, limit: u32) -> Result<Vec<Wish>, Error>;
 
     /// Puts a wish off, or ends it.
     async fn wish_tried(&self, number: i64, again: Option<Timestamp>) -> Result<(), Error>;

@@ -17,6 +17,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::GrantId;
 use grantsmith_core::port::Clock;
@@ -29,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::decide::Offer;
 use crate::issuer::Issuer;
 use crate::mail::Mailer;
-use crate::store::Store;
+use crate::store::{Due, Most, Store};
 use crate::stripe::client::Client as Stripe;
 
 /// How much is done at once. Looks are paced by Stripe's rate, grants by AuthForge's: these only bound memory.
@@ -170,15 +171,13 @@ struct Pass<'a, K> {
 }
 
 impl<K: Eq + Hash + Clone> Pass<'_, K> {
-    /// Asks the record for rows, unless there is no place for any: so many that those under way cannot hide others.
-    async fn ask<T, F>(&self, rows: impl FnOnce(u32) -> F) -> Result<Vec<T>, crate::store::Error>
-    where
-        F: Future<Output = Result<Vec<T>, crate::store::Error>>,
-    {
+    /// How many rows to ask the record for: none without a place for any, else so many that those under way cannot hide
+    /// others.
+    fn most(&self) -> u32 {
         if self.of.places.available_permits() == 0 {
-            return Ok(Vec::new());
+            return 0;
         }
-        rows(u32::try_from(self.of.most * 2).unwrap_or(u32::MAX)).await
+        u32::try_from(self.of.most * 2).unwrap_or(u32::MAX)
     }
 
     /// Takes a place for `key`, unless somebody was at it when the pass began: whoever ended since has made what the record
@@ -239,7 +238,10 @@ impl Worker {
         }
         let sweeps = tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().sweep()));
         while !stop.is_cancelled() {
-            self.passes.until_ready().await;
+            // The limiter's own waiting has a thread woken for each pass.
+            while let Err(early) = self.passes.check() {
+                tokio::time::sleep(early.wait_time_from(self.passes.clock().now())).await;
+            }
             let nap = self.start_due(&tasks, &stop).await;
             tokio::select! {
                 () = self.wake.notified() => {}
@@ -255,31 +257,31 @@ impl Worker {
     /// Starts what is due; says how long nothing else will be.
     async fn start_due(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) -> Duration {
         let now = self.now();
-        match self.start(tasks, stop, now).await {
-            Ok(()) => {}
+        let touched = self.touched.take(|id| self.working.enter(id));
+        let passes = (self.looking.pass(), self.working.pass(), self.mailing.pass(), self.inviting.pass());
+        let (looking, working, mailing, inviting) = &passes;
+        let most = Most {
+            objects: looking.most(),
+            grants: working.most(),
+            deliveries: mailing.most(),
+            wishes: inviting.most(),
+        };
+        let (due, nap) = match self.store.due(now, most).await {
+            Ok(due) => {
+                let nap = match due.earliest {
+                    Some(earliest) if earliest > now => earliest.duration_since(now).unsigned_abs().min(NAP),
+                    Some(_) => BREATHER,
+                    None => NAP,
+                };
+                (due, nap)
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot tell what is due");
-                return BREATHER;
+                (Due::default(), BREATHER)
             }
-        }
-        match self.store.next_due().await {
-            Ok(Some(due)) if due > now => due.duration_since(now).unsigned_abs().min(NAP),
-            Ok(Some(_)) | Err(_) => BREATHER,
-            Ok(None) => NAP,
-        }
-    }
-
-    async fn start(
-        self: &Arc<Self>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-        now: Timestamp,
-    ) -> Result<(), crate::store::Error> {
-        let touched = self.touched.take(|id| self.working.enter(id));
-        let pass = self.working.pass();
-        let due = pass.ask(|limit| self.store.due_grants(now, limit)).await?;
-        let due = due.into_iter().filter_map(|id| pass.enter(&id).map(|place| (id, place)));
-        for (id, place) in touched.into_iter().chain(due) {
+        };
+        let grants = due.grants.into_iter().filter_map(|id| working.enter(&id).map(|place| (id, place)));
+        for (id, place) in touched.into_iter().chain(grants) {
             let worker = self.clone();
             tasks.spawn(async move {
                 worker.work(&id).await;
@@ -287,9 +289,8 @@ impl Worker {
                 worker.wake.notify_one();
             });
         }
-        let pass = self.looking.pass();
-        for dirty in pass.ask(|limit| self.store.dirty(now, limit)).await? {
-            if let Some(place) = pass.enter(&dirty.object.id) {
+        for dirty in due.objects {
+            if let Some(place) = looking.enter(&dirty.object.id) {
                 let worker = self.clone();
                 tasks.spawn(async move {
                     let decided = worker.look(dirty).await;
@@ -305,9 +306,8 @@ impl Worker {
                 });
             }
         }
-        let pass = self.mailing.pass();
-        for delivery in pass.ask(|limit| self.store.due_deliveries(now, limit)).await? {
-            if let Some(place) = pass.enter(&delivery.grant) {
+        for delivery in due.deliveries {
+            if let Some(place) = mailing.enter(&delivery.grant) {
                 let (worker, stop) = (self.clone(), stop.clone());
                 tasks.spawn(async move {
                     worker.deliver(delivery, &stop).await;
@@ -316,9 +316,8 @@ impl Worker {
                 });
             }
         }
-        let pass = self.inviting.pass();
-        for wish in pass.ask(|limit| self.store.due_wishes(now, limit)).await? {
-            if let Some(place) = pass.enter(&wish.number) {
+        for wish in due.wishes {
+            if let Some(place) = inviting.enter(&wish.number) {
                 let worker = self.clone();
                 tasks.spawn(async move {
                     worker.invite(wish).await;
@@ -327,7 +326,7 @@ impl Worker {
                 });
             }
         }
-        Ok(())
+        nap
     }
 
     /// Once an hour: what is over is forgotten, bodies and the portal's wishes and tokens.

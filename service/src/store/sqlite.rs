@@ -53,10 +53,9 @@ use self::readers::Readers;
 use self::rows::Packed;
 use self::writer::Writer;
 use super::{
-    Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Declaration, Delivery, Dirty,
-    Error, Event, EventFilter, EventState, FirstStart, Forgotten, GrantFilter, GrantRow, JournalEntry,
-    Limited, NewEvent, Object, Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash,
-    Wish,
+    Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Declaration, Due, Error,
+    Event, EventFilter, EventState, FirstStart, Forgotten, GrantFilter, GrantRow, JournalEntry, Limited,
+    Most, NewEvent, Object, Opens, Progress, PurchaseRecord, Recorded, Store, Taken, Ticket, TokenHash,
 };
 
 /// The record in one SQLite file.
@@ -158,10 +157,6 @@ impl Store for Sqlite {
         self.writer.write(move |db| objects::mark_dirty(db, &object, due)).await
     }
 
-    async fn dirty(&self, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Error> {
-        self.readers.read(move |db| objects::dirty(db, now, limit)).await
-    }
-
     async fn ticket(&self) -> Result<Ticket, Error> {
         self.writer.write(|db| objects::draw(db).map(Ticket)).await
     }
@@ -238,12 +233,17 @@ impl Store for Sqlite {
         Ok(forgotten)
     }
 
-    async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
-        self.readers.read(grants::next_due).await
-    }
-
-    async fn due_grants(&self, now: Timestamp, limit: u32) -> Result<Vec<GrantId>, Error> {
-        self.readers.read(move |db| grants::due(db, now, limit)).await
+    async fn due(&self, now: Timestamp, most: Most) -> Result<Due, Error> {
+        let due = move |db: &rusqlite::Connection| {
+            Ok(Due {
+                objects: objects::dirty(db, now, most.objects)?,
+                grants: grants::due(db, now, most.grants)?,
+                deliveries: deliveries::due(db, now, most.deliveries)?,
+                wishes: portal::due(db, now, most.wishes)?,
+                earliest: grants::earliest(db)?,
+            })
+        };
+        self.readers.read(due).await
     }
 
     async fn grant(&self, id: &GrantId) -> Result<Option<GrantRow>, Error> {
@@ -284,10 +284,6 @@ impl Store for Sqlite {
         self.writer.write(move |db| grants::progress(db, &progress, decided)).await
     }
 
-    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Error> {
-        self.readers.read(move |db| deliveries::due(db, now, limit)).await
-    }
-
     async fn attempted(&self, grant: &GrantId, number: u32, attempted: Attempted) -> Result<(), Error> {
         let grant = grant.clone();
         self.writer.write(move |db| deliveries::attempted(db, &grant, number, &attempted)).await
@@ -301,10 +297,6 @@ impl Store for Sqlite {
     async fn wish_for_link(&self, email: &Email, most: u32, at: Timestamp) -> Result<Limited, Error> {
         let email = email.clone();
         self.writer.write(move |db| portal::wish(db, &email, most, at)).await
-    }
-
-    async fn due_wishes(&self, now: Timestamp, limit: u32) -> Result<Vec<Wish>, Error> {
-        self.readers.read(move |db| portal::due(db, now, limit)).await
     }
 
     async fn wish_tried(&self, number: i64, again: Option<Timestamp>) -> Result<(), Error> {

@@ -5,27 +5,29 @@ use metrics::histogram;
 use tracing::Instrument;
 
 use super::Worker;
-use crate::store::GrantState;
+use crate::store::{GrantRow, GrantState};
 
 impl Worker {
     /// The first round of work after a decision, unless that changed nothing.
     pub(super) async fn begin(&self, id: &GrantId) {
-        if matches!(self.store.grant(id).await, Ok(Some(row)) if row.state == GrantState::Issuing) {
-            self.work(id).await;
-        }
+        self.work_on(id, |row| row.state == GrantState::Issuing).await;
     }
 
     /// One round of work on one grant.
     pub(super) async fn work(&self, id: &GrantId) {
+        self.work_on(id, |_| true).await;
+    }
+
+    async fn work_on(&self, id: &GrantId, wanted: fn(&GrantRow) -> bool) {
         let span = tracing::info_span!("issue", grant.id = %id);
-        if let Err(error) = self.round(id).instrument(span).await {
+        if let Err(error) = self.round(id, wanted).instrument(span).await {
             tracing::warn!(grant.id = %id, %error, "the record failed in a round of work");
             tokio::time::sleep(super::BREATHER).await;
         }
     }
 
-    async fn round(&self, id: &GrantId) -> Result<(), crate::store::Error> {
-        let Some(row) = self.store.grant(id).await? else { return Ok(()) };
+    async fn round(&self, id: &GrantId, wanted: fn(&GrantRow) -> bool) -> Result<(), crate::store::Error> {
+        let Some(row) = self.store.grant(id).await?.filter(wanted) else { return Ok(()) };
         if self.observe {
             let progress = self.issuer.rehearse(&row).await;
             return self.store.progress(progress, row.decided).await;

@@ -7,7 +7,8 @@ use grantsmith_core::purchase::{Email, PurchaseId, StripeId};
 use grantsmith_core::terms::{Duration, LicenseTerms, Rules, Terms};
 use grantsmith_core::{AppId, Desired, DesiredState, GrantId, LicenseKey, Reason, Slots};
 use grantsmith_service::store::{
-    Decision, EventState, GrantState, NewEvent, Object, ObjectKind, Progress, Snapshot, Source, Store, Ticket,
+    Decision, Due, EventState, GrantState, Most, NewEvent, Object, ObjectKind, Progress, Snapshot, Source,
+    Store, Ticket,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -206,4 +207,10 @@ pub(crate) fn ready(id: &str, units: u32, at_millis: i64) -> Progress {
 pub(crate) async fn progress(store: &dyn Store, progress: Progress) {
     let row = store.grant(&progress.id).await.expect("reads").expect("a grant");
     store.progress(progress, row.decided).await.expect("writes");
+}
+
+/// What is due at a time, at most `most` of each kind.
+pub(crate) async fn due_at(store: &dyn Store, now: Timestamp, most: u32) -> Due {
+    let most = Most { objects: most, grants: most, deliveries: most, wishes: most };
+    store.due(now, most).await.expect("reads")
 }

@@ -5,14 +5,14 @@ use grantsmith_service::store::{Attempted, Delivery, DeliveryState, Store};
 use jiff::Timestamp;
 
 use crate::Harness;
-use crate::build::{at, decide, grant_id, issue, progress, ready};
+use crate::build::{at, decide, due_at, grant_id, issue, progress, ready};
 
 fn tried(state: DeliveryState, reason: Option<Reason>, due: Option<Timestamp>, at: Timestamp) -> Attempted {
     Attempted { state, reason, detail: reason.map(|_| "550 no such mailbox".to_owned()), due, at }
 }
 
 async fn due(store: &dyn Store, now: i64) -> Vec<u32> {
-    let due = store.due_deliveries(at(now), 10).await.expect("reads");
+    let due = due_at(store, at(now), 10).await.deliveries;
     due.into_iter().map(|delivery| delivery.number).collect()
 }
 

@@ -10,8 +10,8 @@ use grantsmith_service::store::{
 
 use crate::Harness;
 use crate::build::{
-    app, at, attempt, decide, decision, desired, grant_id, issue, kept, lasting, parked, progress, purchase,
-    ready, session, stripe, terms,
+    app, at, attempt, decide, decision, desired, due_at, grant_id, issue, kept, lasting, parked, progress,
+    purchase, ready, session, stripe, terms,
 };
 
 async fn grant(store: &dyn Store, id: &str) -> GrantRow {
@@ -48,7 +48,7 @@ pub(crate) async fn a_decision_makes_the_grant<H: Harness>(harness: H) {
     assert!(row.delivery.is_none());
     let declared: Vec<_> = row.licenses.into_iter().map(|license| license.desired).collect();
     assert_eq!(declared, (1..=12).map(desired).collect::<Vec<_>>(), "in the order of units, as declared");
-    assert_eq!(store.due_grants(at(10), 10).await.expect("reads"), [grant_id("cs_1")]);
+    assert_eq!(due_at(&*store, at(10), 10).await.grants, [grant_id("cs_1")]);
     let journal = store.journal(&grant_id("cs_1")).await.expect("reads");
     assert_eq!(journal.iter().map(|line| line.cause.as_str()).collect::<Vec<_>>(), ["event evt_1"]);
     assert_eq!(lines(&*store, "cs_1").await, ["declared 12 licenses, active"]);
@@ -100,7 +100,7 @@ pub(crate) async fn the_same_decision_again_changes_nothing<H: Harness>(harness:
     let after = (grant(&*store, "cs_1").await, lines(&*store, "cs_1").await);
     assert_eq!(after.0.state, GrantState::Ready);
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
-    assert!(store.due_grants(at(1_000), 10).await.expect("reads").is_empty());
+    assert!(due_at(&*store, at(1_000), 10).await.grants.is_empty());
     // Nor does it hasten a grant whose work has failed and waits.
     decide(&*store, "cs_2", 1, 1).await;
     let held = Progress {
@@ -115,8 +115,8 @@ pub(crate) async fn the_same_decision_again_changes_nothing<H: Harness>(harness:
     decide(&*store, "cs_2", 1, 9).await;
     let row = grant(&*store, "cs_2").await;
     assert_eq!((row.reason, row.tries), (Reason::AuthForgeUnavailable, 3));
-    assert!(store.due_grants(at(499), 10).await.expect("reads").is_empty());
-    assert_eq!(store.due_grants(at(500), 10).await.expect("reads").len(), 1);
+    assert!(due_at(&*store, at(499), 10).await.grants.is_empty());
+    assert_eq!(due_at(&*store, at(500), 10).await.grants.len(), 1);
 }
 
 pub(crate) async fn a_changed_declaration_brings_work<H: Harness>(harness: H) {
@@ -135,7 +135,7 @@ pub(crate) async fn a_changed_declaration_brings_work<H: Harness>(harness: H) {
     let row = grant(&*store, "cs_1").await;
     assert_eq!((row.state, row.reason, row.updated), (GrantState::Issuing, Reason::Issuing, at(9)));
     assert_eq!(row.licenses.last().map(|license| license.desired.state), Some(DesiredState::Revoked));
-    assert_eq!(store.due_grants(at(9), 10).await.expect("reads").len(), 1);
+    assert_eq!(due_at(&*store, at(9), 10).await.grants.len(), 1);
     let text = "declared 2 licenses, 1 active, 1 revoked (Refunded)";
     assert_eq!(lines(&*store, "cs_1").await.last().map(String::as_str), Some(text));
     // Another address is no work.
@@ -164,7 +164,7 @@ pub(crate) async fn a_round_that_a_decision_has_overtaken_writes_nothing<H: Harn
     assert_eq!(row.state, GrantState::Issuing);
     assert!(row.decided > read);
     assert!(row.delivery.is_none());
-    assert_eq!(store.due_grants(at(1), 10).await.expect("reads").len(), 1, "the new work is not forgotten");
+    assert_eq!(due_at(&*store, at(1), 10).await.grants.len(), 1, "the new work is not forgotten");
     store.progress(ready("cs_1", 2, 2), row.decided).await.expect("writes");
     let row = grant(&*store, "cs_1").await;
     assert_eq!(row.state, GrantState::Ready);
@@ -205,7 +205,7 @@ pub(crate) async fn a_shrunken_declaration_loses_no_license<H: Harness>(harness:
     assert_eq!(names, [LicenseName::main(), LicenseName::of_unit(2)]);
     assert_eq!(row.licenses.first().map(|license| &license.desired), Some(&desired(1)), "as it was");
     assert!(row.licenses.first().is_some_and(|license| license.kept.is_some()));
-    assert_eq!(store.due_grants(at(5), 10).await.expect("reads").len(), 1, "the attempt is seen to its end");
+    assert_eq!(due_at(&*store, at(5), 10).await.grants.len(), 1, "the attempt is seen to its end");
 }
 
 pub(crate) async fn a_grant_that_is_over_has_no_work<H: Harness>(harness: H) {
@@ -225,11 +225,11 @@ pub(crate) async fn a_grant_that_is_over_has_no_work<H: Harness>(harness: H) {
         let row = grant(&*store, &id).await;
         assert_eq!((row.state, row.reason), (state, reason));
     }
-    assert_eq!(store.next_due().await.expect("reads"), None);
+    assert_eq!(due_at(&*store, at(0), 1).await.earliest, None);
     // Money comes after all.
     decide(&*store, "cs_1", 1, 2).await;
     assert_eq!(grant(&*store, "cs_1").await.state, GrantState::Issuing);
-    assert_eq!(store.next_due().await.expect("reads"), Some(at(2)));
+    assert_eq!(due_at(&*store, at(0), 1).await.earliest, Some(at(2)));
 }
 
 pub(crate) async fn who_paid_last_is_served_first<H: Harness>(harness: H) {
@@ -238,9 +238,9 @@ pub(crate) async fn who_paid_last_is_served_first<H: Harness>(harness: H) {
         decide_with(&*store, id, 50, |decided| decided.paid_at = paid_at.map(at)).await;
     }
     let order = ["cs_c", "cs_b", "cs_a", "cs_x"].map(grant_id);
-    assert_eq!(store.due_grants(at(50), 10).await.expect("reads"), order);
-    assert_eq!(store.due_grants(at(50), 2).await.expect("reads"), order.get(..2).expect("two"));
-    assert!(store.due_grants(at(49), 10).await.expect("reads").is_empty());
+    assert_eq!(due_at(&*store, at(50), 10).await.grants, order);
+    assert_eq!(due_at(&*store, at(50), 2).await.grants, order.get(..2).expect("two"));
+    assert!(due_at(&*store, at(49), 10).await.grants.is_empty());
 }
 
 pub(crate) async fn conditions_on_grants_hold_together<H: Harness>(harness: H) {

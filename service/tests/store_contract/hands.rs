@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::Harness;
 use crate::build::{
-    app, at, decide, decision, desired, event, grant_id, kept, progress, purchase, ready, session,
+    app, at, decide, decision, desired, due_at, event, grant_id, kept, progress, purchase, ready, session,
 };
 
 const REFERENCE: &str = "default/press-17";
@@ -94,7 +94,7 @@ pub(crate) async fn a_promise_is_a_grant_of_its_own<H: Harness>(harness: H) {
     let row = store.grant(&id).await.expect("reads").expect("made");
     assert_eq!((row.purchase, row.livemode, row.paid_at), (purchase(REFERENCE), true, Some(at(5))));
     assert_eq!((row.note.as_deref(), row.state), (Some("for the review"), GrantState::Issuing));
-    assert_eq!(store.due_grants(at(5), 10).await.expect("reads"), std::slice::from_ref(&id));
+    assert_eq!(due_at(&*store, at(5), 10).await.grants, std::slice::from_ref(&id));
     let found = store.find_grants("press@example.com", 10).await.expect("finds");
     assert_eq!(found.first().map(|row| &row.id), Some(&id));
     assert_eq!(take(&*store, first).await, Taken::Repeated);
@@ -153,14 +153,14 @@ pub(crate) async fn a_hand_is_never_lost_to_a_look<H: Harness>(harness: H) {
         Some(("ops".to_owned(), "leaked".to_owned()))
     );
     // Nor is the look lost to the hand.
-    assert_eq!(store.dirty(at(8), 10).await.expect("reads").len(), 1);
+    assert_eq!(due_at(&*store, at(8), 10).await.objects.len(), 1);
     assert!(store.purchase(&purchase("cs_1")).await.expect("reads").events.len() == 1, "not taken in yet");
     let later = store.ticket().await.expect("a ticket");
     let hand = store.purchase(&purchase("cs_1")).await.expect("reads").hand;
     let mut decided = decision("cs_1", later, 1, 9);
     decided.licenses = decided.licenses.into_iter().map(|license| hand.apply(license)).collect();
     assert!(store.decide(decided).await.expect("decides"));
-    assert!(store.dirty(at(9), 10).await.expect("reads").is_empty());
+    assert!(due_at(&*store, at(9), 10).await.objects.is_empty());
 }
 
 pub(crate) async fn a_round_that_a_hand_has_overtaken_writes_nothing<H: Harness>(harness: H) {
@@ -170,7 +170,7 @@ pub(crate) async fn a_round_that_a_hand_has_overtaken_writes_nothing<H: Harness>
     assert_eq!(take(&*store, ask(&id, Act::ResetDevices(None), 7)).await, Taken::Done);
     store.progress(ready("cs_1", 1, 8), read).await.expect("writes");
     assert_eq!(
-        store.due_grants(at(8), 10).await.expect("reads"),
+        due_at(&*store, at(8), 10).await.grants,
         std::slice::from_ref(&id),
         "the wish is still to be seen to"
     );

@@ -10,7 +10,7 @@ use grantsmith_service::store::{
 };
 
 use crate::Harness;
-use crate::build::{app, at, decide, decision, grant_id, lasting, progress, purchase, ready, terms};
+use crate::build::{app, at, decide, decision, due_at, grant_id, lasting, progress, purchase, ready, terms};
 
 /// Decides as it is done while nothing is known of a purchase but its imported keys.
 fn imported() -> Decide {
@@ -80,10 +80,10 @@ pub(crate) async fn an_imported_key_is_kept_once<H: Harness>(harness: H) {
         .collect();
     let slots = Some(Slots::Limited(5));
     assert_eq!(kept, [("main", "KEY-1", slots, true), ("2", "KEY-2", slots, true)]);
-    let dirty = store.dirty(at(5), 10).await.expect("reads");
+    let dirty = due_at(&*store, at(5), 10).await.objects;
     let dirty: Vec<_> = dirty.iter().map(|dirty| dirty.object.id.as_str()).collect();
     assert_eq!(dirty, ["cs_1"], "its purchase is to be looked at");
-    assert_eq!(store.due_grants(at(5), 10).await.expect("reads"), [grant_id("cs_1")]);
+    assert_eq!(due_at(&*store, at(5), 10).await.grants, [grant_id("cs_1")]);
 }
 
 pub(crate) async fn a_declared_license_without_a_key_gets_the_imported_one<H: Harness>(harness: H) {

@@ -8,7 +8,9 @@ use grantsmith_core::Reason;
 use grantsmith_service::store::{Cursor, Event, EventFilter, EventState, NewEvent, Recorded, Store};
 
 use crate::Harness;
-use crate::build::{at, decide, decision, event, ignored, parked, payment, purchase, session, stripe};
+use crate::build::{
+    at, decide, decision, due_at, event, ignored, parked, payment, purchase, session, stripe,
+};
 
 async fn record(store: &dyn Store, event: NewEvent) {
     assert_eq!(store.record_event(event).await.expect("records"), Recorded::New);
@@ -159,8 +161,8 @@ pub(crate) async fn conditions_on_events_hold_together<H: Harness>(harness: H) {
 pub(crate) async fn an_ignored_event_asks_for_no_look<H: Harness>(harness: H) {
     let store = harness.open().await;
     record(&*store, ignored("evt_1", 1)).await;
-    assert!(store.dirty(at(1_000), 10).await.expect("reads").is_empty());
-    assert_eq!(store.next_due().await.expect("reads"), None);
+    assert!(due_at(&*store, at(1_000), 10).await.objects.is_empty());
+    assert_eq!(due_at(&*store, at(0), 1).await.earliest, None);
     let again = store.record_event(ignored("evt_1", 2)).await.expect("records");
     assert_eq!(again, Recorded::Duplicate(EventState::Ignored, Some(Reason::UnknownType)));
 }
@@ -170,15 +172,15 @@ pub(crate) async fn a_replayed_event_counts_as_new<H: Harness>(harness: H) {
     let session = session("cs_1");
     record(&*store, event("evt_1", 1, &session)).await;
     decide(&*store, "cs_1", 1, 2).await;
-    assert!(store.dirty(at(1_000), 10).await.expect("reads").is_empty());
+    assert!(due_at(&*store, at(1_000), 10).await.objects.is_empty());
     let replay = |id: &'static str| {
         let (store, session) = (Arc::clone(&store), session.clone());
         async move { store.replay_event(id, Some(&session), EventState::Pending, None, at(500)).await }
     };
     assert!(replay("evt_1").await.expect("replays"));
     assert!(!replay("evt_2").await.expect("says that there is none"));
-    assert!(store.dirty(at(499), 10).await.expect("reads").is_empty(), "not before its time");
-    assert_eq!(store.dirty(at(500), 10).await.expect("reads").len(), 1);
+    assert!(due_at(&*store, at(499), 10).await.objects.is_empty(), "not before its time");
+    assert_eq!(due_at(&*store, at(500), 10).await.objects.len(), 1);
     let event = store.event("evt_1").await.expect("reads").expect("is there");
     assert_eq!((event.state, event.received), (EventState::Pending, at(1)));
     assert_eq!(store.purchase(&purchase("cs_1")).await.expect("reads").events.len(), 1);
@@ -247,7 +249,7 @@ pub(crate) async fn what_was_answered_survives_a_crash<H: Harness>(harness: H) {
     let after = harness.crash().await;
     let store = after.open().await;
     assert_eq!(list(&*store, &EventFilter::default()).await.len(), 100);
-    assert_eq!(store.dirty(at(1_000), 1_000).await.expect("reads").len(), 100);
+    assert_eq!(due_at(&*store, at(1_000), 1_000).await.objects.len(), 100);
     assert_eq!(store.linked(&stripe("cs_7")).await.expect("reads"), Some(purchase("cs_7")));
     let grant = store.grant(&crate::build::grant_id("cs_7")).await.expect("reads").expect("is there");
     assert_eq!(grant.licenses.len(), 2);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::Harness;
-use crate::build::{at, decision, event, payment, session, stripe};
+use crate::build::{at, decision, due_at, event, payment, session, stripe};
 
 /// Three sessions, each with one payment of the same number.
 const SESSIONS: usize = 3;
@@ -128,7 +128,7 @@ fn payment_of(n: usize) -> Object {
 async fn compare(store: &dyn Store, model: &Model) {
     for now in [0, 99, 199, 299] {
         let mut dirty: Vec<Object> =
-            store.dirty(at(now), 100).await.expect("reads").into_iter().map(|dirty| dirty.object).collect();
+            due_at(store, at(now), 100).await.objects.into_iter().map(|dirty| dirty.object).collect();
         dirty.sort_by(|a, b| a.id.cmp(&b.id));
         let due = model.marks.iter().filter(|(_, (_, due))| *due <= now).map(|(n, _)| session_of(*n));
         assert_eq!(dirty, due.collect::<Vec<_>>(), "at {now}: {model:?}");

@@ -8,7 +8,7 @@ use grantsmith_service::store::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::Harness;
-use crate::build::{at, decide, decision, grant_id, parked, progress, ready};
+use crate::build::{at, decide, decision, due_at, grant_id, parked, progress, ready};
 
 const HOUR: i64 = 3_600_000;
 
@@ -21,7 +21,7 @@ async fn wish(store: &dyn Store, address: &str, at_millis: i64) -> Limited {
 }
 
 async fn due(store: &dyn Store, now: i64) -> Vec<Wish> {
-    store.due_wishes(at(now), 10).await.expect("reads")
+    due_at(store, at(now), 10).await.wishes
 }
 
 fn address(wish: &Wish) -> Option<&str> {
@@ -45,7 +45,7 @@ pub(crate) async fn a_wish_is_answered_to_the_address_on_record<H: Harness>(harn
     assert_eq!(wish(&*store, " jANE@example.COM ", 10).await, Limited::Taken);
     assert_eq!(wish(&*store, "stranger@example.com", 11).await, Limited::Taken, "and says nothing else");
     assert!(due(&*store, 9).await.is_empty());
-    assert_eq!(store.next_due().await.expect("reads"), Some(at(1)), "the grant");
+    assert_eq!(due_at(&*store, at(0), 1).await.earliest, Some(at(1)), "the grant");
     let wishes = due(&*store, 11).await;
     assert_eq!(
         wishes.iter().map(address).collect::<Vec<_>>(),
@@ -146,13 +146,8 @@ pub(crate) async fn an_address_that_the_buyer_gave_stays<H: Harness>(harness: H)
     crate::build::issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
     store.resend_for_buyer(resend(Email::new("John@Example.com"), 10)).await.expect("asks");
-    let due: Vec<u32> = store
-        .due_deliveries(at(10), 10)
-        .await
-        .expect("reads")
-        .into_iter()
-        .map(|delivery| delivery.number)
-        .collect();
+    let due: Vec<u32> =
+        due_at(&*store, at(10), 10).await.deliveries.into_iter().map(|delivery| delivery.number).collect();
     assert_eq!(due, [2], "what was to go to the old address is dropped");
     let sent = Attempted { state: DeliveryState::Sent, reason: None, detail: None, due: None, at: at(11) };
     store.attempted(&grant_id("cs_1"), 2, sent).await.expect("writes");
@@ -177,7 +172,7 @@ pub(crate) async fn what_is_over_is_forgotten<H: Harness>(harness: H) {
     store.wish_tried(waiting[0].number, None).await.expect("writes");
     store.tidy_portal(at(2 * HOUR)).await.expect("tidies");
     let hour = SignedDuration::from_hours(1);
-    assert_eq!(store.next_due().await.expect("reads"), None);
+    assert_eq!(due_at(&*store, at(0), 1).await.earliest, None);
     // As if it had never been: three more may be asked for in the same hour.
     for _ in 0..3 {
         let taken = store.wish_for_link(&email("jane@example.com"), 3, at(0) + hour / 2).await;

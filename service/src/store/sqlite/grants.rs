@@ -151,8 +151,8 @@ pub(super) fn due(connection: &Connection, now: Timestamp, limit: u32) -> Result
     )
 }
 
-/// The earliest time at which something is due.
-pub(super) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
+/// The earliest time at which anything is due.
+pub(super) fn earliest(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
     // One query each: SQLite answers a lone `min` from the first entry of an index.
     let [first, again, others] = objects::TURNS;
     let sql = format!(
