@@ -199,8 +199,13 @@ impl ToldSession {
     /// one second the telling that does not end the purchase wins.
     #[must_use]
     pub fn newer(self, other: Self) -> Self {
-        let rank = |told: &Self| (told.session.finality(), told.event_at, told.event_id.clone());
-        if rank(&other) > rank(&self) { other } else { self }
+        if other.outranks(&self) { other } else { self }
+    }
+
+    /// Whether this one wins over `other`.
+    pub fn outranks(&self, other: &Self) -> bool {
+        let rank = |told: &'_ Self| (told.session.finality(), told.event_at);
+        (rank(self), &self.event_id) > (rank(other), &other.event_id)
     }
 }
 

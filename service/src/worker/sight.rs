@@ -1,5 +1,8 @@
 //! What a purchase looks like now: fetched from Stripe's API, or believed from events where there is no key for it.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use grantsmith_core::Reason;
 use grantsmith_core::purchase::{
@@ -9,6 +12,7 @@ use grantsmith_core::purchase::{
 use grantsmith_core::terms::{Follow, Terms};
 use jiff::Timestamp;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Worker;
 use super::look::Halt;
@@ -27,12 +31,12 @@ pub(super) struct Session {
 impl Worker {
     /// Sees a Checkout session.
     pub(super) async fn see_session(&self, id: &StripeId, record: &PurchaseRecord) -> Result<Session, Halt> {
-        let told = told_session(record);
-        let paying = told.as_ref().filter(|told| told.session.finality() == 2);
-        let paying_event_at = paying.map(|told| told.event_at);
+        let newest = told_session(id, record);
+        let paying = newest.as_ref().filter(|telling| telling.told.session.finality() == 2);
+        let paying_event_at = paying.map(|telling| telling.told.event_at);
         let seen = match &self.stripe {
             Some(stripe) => fetched_session(stripe, id).await?,
-            None => believed_session(record, told.as_ref(), id)?,
+            None => believed_session(newest)?,
         };
         Ok(Session { seen, paying_event_at })
     }
@@ -161,14 +165,33 @@ fn links(object: &Value, session: Option<&SessionSnapshot>) -> Vec<StripeId> {
     told.chain(payment).collect()
 }
 
+/// What an event tells of its session.
+struct Telling {
+    told: ToldSession,
+    /// The session's own JSON, and the same read.
+    snapshot: Snapshot,
+    object: Value,
+}
+
 /// The latest that events have told of a session, the stored telling included.
-fn told_session(record: &PurchaseRecord) -> Option<ToldSession> {
-    let stored = record.session.as_ref().and_then(|snapshot| match &snapshot.source {
-        Source::Told { event, kind, at } => read_told(&snapshot.body, event, kind, *at),
-        Source::Fetched => None,
-    });
-    let fresh = record.events.iter().filter_map(telling).map(|(told, _)| told);
-    stored.into_iter().chain(fresh).reduce(ToldSession::newer)
+fn told_session(id: &StripeId, record: &PurchaseRecord) -> Option<Telling> {
+    let stored = record.session.clone().and_then(telling);
+    let fresh = record
+        .events
+        .iter()
+        .filter_map(|event| telling(believed(ObjectKind::Session, id, event, body_of(event)?)));
+    let newer = |one: Telling, other: Telling| if other.told.outranks(&one.told) { other } else { one };
+    stored.into_iter().chain(fresh).reduce(newer)
+}
+
+fn telling(snapshot: Snapshot) -> Option<Telling> {
+    let Source::Told { event, kind, at } = &snapshot.source else { return None };
+    let Signal::Session(signal) = signal_of(kind) else { return None };
+    let object: Value = serde_json::from_slice(&snapshot.body).ok()?;
+    let mut session = shape::session(&object).ok()?;
+    session.async_payment_failed = signal == SessionEvent::AsyncPaymentFailed;
+    let told = ToldSession { session, event_at: *at, event_id: event.clone() };
+    Some(Telling { told, snapshot, object })
 }
 
 /// What the record alone has of a purchase, read as the look did that brought it.
@@ -180,7 +203,7 @@ pub(crate) fn recorded(purchase: &PurchaseId, record: &PurchaseRecord) -> View {
     let settled = PurchaseRecord { events: Vec::new(), ..record.clone() };
     let believed = match purchase {
         PurchaseId::Session(id) if told(record.session.as_ref()) => {
-            let seen = believed_session(&settled, told_session(&settled).as_ref(), id).ok();
+            let seen = believed_session(told_session(id, &settled)).ok();
             seen.map(|seen| View { session: Some(seen), ..View::default() })
         }
         PurchaseId::Subscription(_) if told(record.subscription.as_ref()) => {
@@ -191,24 +214,16 @@ pub(crate) fn recorded(purchase: &PurchaseId, record: &PurchaseRecord) -> View {
     believed.unwrap_or_else(|| View::stored(record))
 }
 
-/// What an event tells of its session, with the session's own JSON.
-fn telling(event: &Event) -> Option<(ToldSession, Bytes)> {
-    let json = body_of(event)?;
-    let told = read_told(&json, &event.id, &event.kind, event.created)?;
-    Some((told, json))
-}
-
-/// The JSON of the object inside an event.
+/// The JSON of the object inside an event, as it stands there.
 fn body_of(event: &Event) -> Option<Bytes> {
-    let body: Value = serde_json::from_slice(event.body.as_ref()?).ok()?;
-    serde_json::to_vec(body.get("data")?.get("object")?).ok().map(Bytes::from)
+    let body = event.body.as_ref()?;
+    let object = field(field(body, "data")?.get().as_bytes(), "object")?;
+    Some(body.slice_ref(object.get().as_bytes()))
 }
 
-fn read_told(json: &[u8], event: &str, kind: &str, at: Timestamp) -> Option<ToldSession> {
-    let Signal::Session(signal) = signal_of(kind) else { return None };
-    let mut session = shape::session(&serde_json::from_slice(json).ok()?).ok()?;
-    session.async_payment_failed = signal == SessionEvent::AsyncPaymentFailed;
-    Some(ToldSession { session, event_at: at, event_id: event.to_owned() })
+fn field<'a>(json: &'a [u8], name: &str) -> Option<&'a RawValue> {
+    let fields: BTreeMap<Cow<'a, str>, &'a RawValue> = serde_json::from_slice(json).ok()?;
+    fields.get(name).copied()
 }
 
 fn nothing_told() -> Halt {
@@ -217,20 +232,10 @@ fn nothing_told() -> Halt {
 }
 
 /// The session as events have told it.
-fn believed_session(
-    record: &PurchaseRecord,
-    told: Option<&ToldSession>,
-    id: &StripeId,
-) -> Result<Seen<SessionSnapshot>, Halt> {
-    let told = told.ok_or_else(nothing_told)?;
-    let event = record.events.iter().find(|event| event.id == told.event_id);
-    let snapshot = match event.and_then(|event| telling(event).map(|(_, json)| (event, json))) {
-        Some((event, json)) => believed(ObjectKind::Session, id, event, json),
-        None => record.session.clone().ok_or_else(nothing_told)?,
-    };
-    let links = serde_json::from_slice(&snapshot.body)
-        .map_or_else(|_| Vec::new(), |object| links(&object, Some(&told.session)));
-    Ok(Seen { object: told.session.clone(), snapshot, links, inside: Vec::new() })
+fn believed_session(newest: Option<Telling>) -> Result<Seen<SessionSnapshot>, Halt> {
+    let Telling { told, snapshot, object } = newest.ok_or_else(nothing_told)?;
+    let links = links(&object, Some(&told.session));
+    Ok(Seen { object: told.session, snapshot, links, inside: Vec::new() })
 }
 
 fn believed(kind: ObjectKind, id: &StripeId, event: &Event, body: Bytes) -> Snapshot {
