@@ -1,9 +1,10 @@
-//! What strangers send: bodies, signatures, connections and names that nobody means well with.
+//! What strangers send: bodies, signatures, connections, names and floods that nobody means well with.
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
 mod body;
 mod connection;
+mod flood;
 mod limits;
 mod page;
 mod random;

@@ -1,6 +1,5 @@
 //! Subscriptions against the real program: what Stripe does to them, and what then becomes of the licenses.
 //!
-//! - [`flood`]: a thousand ends at once.
 //! - [`lives`]: each turn that a subscription can take, in every rendering, fetched and believed.
 //! - [`orders`]: events in any order, again and again.
 //! - [`mails`]: who is told what.
@@ -10,7 +9,6 @@
 
 #![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
 
-mod flood;
 mod lives;
 mod mails;
 mod orders;
@@ -23,7 +21,7 @@ use grantsmith_tests::{APP, Shape, Stack};
 use jiff::{SignedDuration, Timestamp};
 
 /// A subscription as the guide's checkout sells it.
-fn subscription() -> Purchase {
+pub(crate) fn subscription() -> Purchase {
     order().kind(Kind::Subscription).subscription_metadata("authforge_app_id", APP)
 }
 

@@ -46,7 +46,13 @@ impl Event {
     /// The same change under another id, as Stripe sends now and then (Stripe, webhooks).
     #[must_use]
     pub fn twin(&self) -> Self {
-        Self { serial: self.serial | 1 << 63, ..self.clone() }
+        self.again(1)
+    }
+
+    /// The same change under a further id for each number from 1 on.
+    #[must_use]
+    pub fn again(&self, number: u64) -> Self {
+        Self { serial: self.serial | number << 48, ..self.clone() }
     }
 
     /// The id of the object it is about.
