@@ -204,7 +204,7 @@ impl ToldSession {
 
     /// Whether this one wins over `other`.
     pub fn outranks(&self, other: &Self) -> bool {
-        let rank = |told: &'_ Self| (told.session.finality(), told.event_at);
+        let rank = |told: &Self| (told.session.finality(), told.event_at);
         (rank(self), &self.event_id) > (rank(other), &other.event_id)
     }
 }

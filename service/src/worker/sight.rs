@@ -1,6 +1,5 @@
 //! What a purchase looks like now: fetched from Stripe's API, or believed from events where there is no key for it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -221,8 +220,9 @@ fn body_of(event: &Event) -> Option<Bytes> {
     Some(body.slice_ref(object.get().as_bytes()))
 }
 
+/// The value of a field, as it stands there.
 fn field<'a>(json: &'a [u8], name: &str) -> Option<&'a RawValue> {
-    let fields: BTreeMap<Cow<'a, str>, &'a RawValue> = serde_json::from_slice(json).ok()?;
+    let fields: BTreeMap<String, &'a RawValue> = serde_json::from_slice(json).ok()?;
     fields.get(name).copied()
 }
 
