@@ -266,20 +266,10 @@ impl Worker {
             deliveries: mailing.most(),
             wishes: inviting.most(),
         };
-        let (due, nap) = match self.store.due(now, most).await {
-            Ok(due) => {
-                let nap = match due.earliest {
-                    Some(earliest) if earliest > now => earliest.duration_since(now).unsigned_abs().min(NAP),
-                    Some(_) => BREATHER,
-                    None => NAP,
-                };
-                (due, nap)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell what is due");
-                (Due::default(), BREATHER)
-            }
-        };
+        let due = self.store.due(now, most).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell what is due");
+            Due { earliest: Some(now), ..Due::default() }
+        });
         let grants = due.grants.into_iter().filter_map(|id| working.enter(&id).map(|place| (id, place)));
         for (id, place) in touched.into_iter().chain(grants) {
             let worker = self.clone();
@@ -326,7 +316,11 @@ impl Worker {
                 });
             }
         }
-        nap
+        match due.earliest {
+            Some(earliest) if earliest > now => earliest.duration_since(now).unsigned_abs().min(NAP),
+            Some(_) => BREATHER,
+            None => NAP,
+        }
     }
 
     /// Once an hour: what is over is forgotten, bodies and the portal's wishes and tokens.

@@ -1,5 +1,6 @@
 //! What Stripe has told us: which purchase, and the snapshots of its objects.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -193,19 +194,13 @@ pub struct ToldSession {
 }
 
 impl ToldSession {
-    /// Of two tellings of one session the one to believe, whichever came first.
+    /// Which of two tellings of one session to believe, whichever came first: the greater.
     ///
-    /// The choice is the greatest of a total order, so any order and any repetition of the events ends the same. Within
-    /// one second the telling that does not end the purchase wins.
-    #[must_use]
-    pub fn newer(self, other: Self) -> Self {
-        if other.outranks(&self) { other } else { self }
-    }
-
-    /// Whether this one wins over `other`.
-    pub fn outranks(&self, other: &Self) -> bool {
+    /// The order is total, so any order and any repetition of the events ends the same. Within one second the telling that
+    /// does not end the purchase wins.
+    pub fn precedence(&self, other: &Self) -> Ordering {
         let rank = |told: &Self| (told.session.finality(), told.event_at);
-        (rank(self), &self.event_id) > (rank(other), &other.event_id)
+        rank(self).cmp(&rank(other)).then_with(|| self.event_id.cmp(&other.event_id))
     }
 }
 

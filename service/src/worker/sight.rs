@@ -179,8 +179,7 @@ fn told_session(id: &StripeId, record: &PurchaseRecord) -> Option<Telling> {
         .events
         .iter()
         .filter_map(|event| telling(believed(ObjectKind::Session, id, event, body_of(event)?)));
-    let newer = |one: Telling, other: Telling| if other.told.outranks(&one.told) { other } else { one };
-    stored.into_iter().chain(fresh).reduce(newer)
+    stored.into_iter().chain(fresh).max_by(|one, other| one.told.precedence(&other.told))
 }
 
 fn telling(snapshot: Snapshot) -> Option<Telling> {
