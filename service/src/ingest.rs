@@ -75,7 +75,7 @@ pub fn read(
 ) -> Result<(NewEvent, Answer), Error> {
     let event = Event::parse(body)?;
     let livemode = event.livemode.unwrap_or(verified.livemode());
-    let verdict = verdict(&event, body, livemode, verified, rules, received);
+    let verdict = verdict(&event, livemode, verified, rules, received);
     let row = NewEvent {
         id: event.id.to_string(),
         kind: event.event_type.to_string(),
@@ -105,14 +105,7 @@ impl Verdict {
     }
 }
 
-fn verdict(
-    event: &Event<'_>,
-    body: &[u8],
-    livemode: bool,
-    verified: Mode,
-    rules: Rules,
-    now: Timestamp,
-) -> Verdict {
+fn verdict(event: &Event<'_>, livemode: bool, verified: Mode, rules: Rules, now: Timestamp) -> Verdict {
     if livemode != rules.mode.livemode() {
         let (this, other) = (rules.mode, Mode::from_livemode(livemode));
         let fix = format!(
@@ -164,30 +157,28 @@ fn verdict(
             "without a Stripe API key only Checkout sessions, subscriptions and invoices are looked at",
         );
     }
-    let answer =
-        if kind == ObjectKind::Session { advice(event, body, &id, rules, now) } else { Answer::RECORDED };
+    let answer = if kind == ObjectKind::Session { advice(event, &id, rules, now) } else { Answer::RECORDED };
     let signal = match kind {
         // What an invoice says is said of its subscription, and the body names that.
-        ObjectKind::Invoice => subscription_named(body).unwrap_or(Object { kind, id }),
+        ObjectKind::Invoice => subscription_named(event).unwrap_or(Object { kind, id }),
         _ => Object { kind, id },
     };
     Verdict { state: EventState::Pending, signal: Some(signal), answer }
 }
 
-/// The subscription that the invoice inside a body is for.
-fn subscription_named(body: &[u8]) -> Option<Object> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let id = shape::subscription_of_invoice(body.get("data")?.get("object")?)?;
+/// The subscription that the invoice inside an event is for.
+fn subscription_named(event: &Event<'_>) -> Option<Object> {
+    let id = shape::subscription_of_invoice(&event.object().ok()?)?;
     Some(Object { kind: ObjectKind::Subscription, id })
 }
 
 /// What the event's own body lets expect. The decision is taken later, from the object; this is for the seller's eyes.
-fn advice(event: &Event<'_>, body: &[u8], id: &StripeId, rules: Rules, now: Timestamp) -> Answer {
+fn advice(event: &Event<'_>, id: &StripeId, rules: Rules, now: Timestamp) -> Answer {
     if event.rendering == Rendering::Thin {
         return Answer::RECORDED;
     }
     let Ok(purchase) = PurchaseId::parse(id.as_str()) else { return Answer::RECORDED };
-    let Some(session) = shape::session_of_body(body) else { return Answer::RECORDED };
+    let Ok(session) = shape::session_of_event(event) else { return Answer::RECORDED };
     if session.mode == SessionMode::Subscription {
         return Answer::RECORDED;
     }

@@ -1,7 +1,8 @@
 -- The record, as of the first version.
 --
 -- Times are INTEGER milliseconds since 1970 in UTC. States, kinds and reasons are words, so that a person with the sqlite3
--- shell can read them. Compressed bodies are LZ4 blocks behind their size in four bytes, little-endian.
+-- shell can read them. Compressed bodies are LZ4 blocks behind their size in four bytes, little-endian; those of encoding
+-- `lz4-1` have the program's packed-1.dict for their dictionary.
 --
 -- What `record_event` writes is paid for by every event, while Stripe waits: `sequence`, `objects`, `events` and `bodies`.
 -- These have no foreign keys and no more indexes than are asked for, and all but two of their trees grow at the end.
@@ -79,7 +80,7 @@ CREATE INDEX events_parked ON events (place) WHERE state = 'parked';
 CREATE TABLE bodies (
     -- `events.place`
     place INTEGER PRIMARY KEY,
-    -- `plain` or `lz4`.
+    -- `plain`, `lz4` or `lz4-1`.
     encoding TEXT NOT NULL,
     -- The bytes.
     body BLOB NOT NULL
@@ -99,7 +100,7 @@ CREATE TABLE snapshots (
     told_kind TEXT,
     -- That event's `created`.
     told_at INTEGER,
-    -- `plain` or `lz4`.
+    -- `plain`, `lz4` or `lz4-1`.
     encoding TEXT NOT NULL,
     -- The object's JSON.
     body BLOB NOT NULL
@@ -115,7 +116,7 @@ CREATE TABLE ledgers (
     purchase TEXT NOT NULL,
     -- The look that brought it; only a later one replaces it.
     ticket INTEGER NOT NULL,
-    -- `plain` or `lz4`.
+    -- `plain`, `lz4` or `lz4-1`.
     encoding TEXT NOT NULL,
     -- What counts of the object, as JSON.
     body BLOB NOT NULL,

@@ -8,7 +8,8 @@
 //!   [`labels`]: the statements.
 //! - [`backup`]: a copy beside the running server.
 //! - [`forget`]: a buyer erased, from the pages too.
-//! - [`rows`] and [`failure`]: values to columns and back; SQLite's errors to what callers may do next.
+//! - [`rows`], [`packed`] and [`failure`]: values to columns and back; bodies compressed; SQLite's errors to what callers
+//!   may do next.
 
 mod attempts;
 pub(super) mod backup;
@@ -25,6 +26,7 @@ mod hands;
 mod imports;
 mod labels;
 mod objects;
+mod packed;
 mod portal;
 mod purchases;
 mod readers;
@@ -49,8 +51,8 @@ use grantsmith_core::{AppId, Email, GrantId, Reason};
 use jiff::Timestamp;
 
 use self::file::Claim;
+use self::packed::Packed;
 use self::readers::Readers;
-use self::rows::Packed;
 use self::writer::Writer;
 use super::{
     Ask, Attachment, Attempted, BuyerResend, Counts, Cursor, Decide, Decision, Declaration, Due, Error,

@@ -8,7 +8,6 @@ mod cut;
 mod links;
 mod node;
 mod subscription;
-mod trim;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +22,7 @@ pub(crate) use cut::cut;
 pub use links::{LinkKind, links};
 pub use subscription::{invoice, subscription, subscription_of_invoice, subscription_status};
 
+use super::event::{Event, SessionEvent, Signal};
 use node::Node;
 
 /// Why an object cannot be read. It names the place and never the content, which is personal data.
@@ -42,6 +42,9 @@ pub enum Error {
         /// What belongs there.
         expected: &'static str,
     },
+    /// A value is nested deeper than anything that Stripe sends.
+    #[error("object from Stripe is nested too deep")]
+    TooDeep,
     /// It is another kind of object.
     #[error("object from Stripe is not a '{expected}'")]
     OtherObject {
@@ -66,18 +69,12 @@ pub fn session(object: &Value) -> Result<SessionSnapshot, Error> {
 ///
 /// Only an event tells that a delayed payment failed, so its type is read too. The envelope stands in for a `created` or
 /// `livemode` that old or hand-made objects lack.
-pub fn session_of_event(event: &Value) -> Result<SessionSnapshot, Error> {
-    let event = Node::root(event)?;
-    let fallback = Fallback { created: event.seconds("created")?, livemode: event.bool("livemode")? };
-    let data = event.required("data")?;
-    let mut session = read_session(&data.required("object")?, fallback)?;
-    session.async_payment_failed = event.text("type")? == Some("checkout.session.async_payment_failed");
+pub fn session_of_event(event: &Event<'_>) -> Result<SessionSnapshot, Error> {
+    let fallback = Fallback { created: event.created, livemode: event.livemode };
+    let object = event.object().map_err(|_| Error::TooDeep)?;
+    let mut session = read_session(&Node::root(&object)?, fallback)?;
+    session.async_payment_failed = event.signal() == Signal::Session(SessionEvent::AsyncPaymentFailed);
     Ok(session)
-}
-
-/// The same from an event's bytes, without a tree of all that they say; none if they tell no session.
-pub fn session_of_body(body: &[u8]) -> Option<SessionSnapshot> {
-    session_of_event(&trim::event(body).ok()?).ok()
 }
 
 fn read_session(node: &Node<'_>, fallback: Fallback) -> Result<SessionSnapshot, Error> {

@@ -7,7 +7,8 @@ use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::failure::Failure;
 use super::objects;
-use super::rows::{self, Columns, Packed, Word, millis, number, purchase};
+use super::packed::Packed;
+use super::rows::{self, Columns, Word, millis, number, purchase};
 use crate::store::{Cursor, Event, EventFilter, EventState, NewEvent, Object, Recorded};
 
 /// Places per millisecond: see `events.place`.

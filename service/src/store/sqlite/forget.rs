@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::objects::{self, OBJECTS_OF_PURCHASE};
-use super::rows::{self, Columns, Packed, millis, number};
+use super::packed::Packed;
+use super::rows::{self, Columns, millis, number};
 use super::{grants, schema};
 use crate::store::{Error, Forgotten};
 use crate::stripe::shape;

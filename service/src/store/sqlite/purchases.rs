@@ -9,7 +9,8 @@ use rusqlite::{Connection, Row, named_params, params};
 
 use super::failure::Failure;
 use super::objects::{self, Verdict};
-use super::rows::{self, Columns, Packed, Word, millis, number};
+use super::packed::Packed;
+use super::rows::{self, Columns, Word, millis, number};
 use super::{declared, deliveries, events, forget, grants, hands, sold};
 use crate::store::{
     Attachment, Decision, EventState, GrantState, Object, ObjectKind, PurchaseRecord, Redecided, Snapshot,

@@ -1,6 +1,5 @@
-//! Between values and columns: words for enums, milliseconds for times, compressed bodies.
+//! Between values and columns: words for enums, milliseconds for times.
 
-use bytes::Bytes;
 use grantsmith_core::grant::{Cause, Expiry, LicenseName};
 use grantsmith_core::port::ResetOutcome;
 use grantsmith_core::purchase::{PurchaseId, StripeId};
@@ -159,7 +158,7 @@ impl Columns for Row<'_> {
     }
 }
 
-fn unreadable(column: &str) -> Failure {
+pub(super) fn unreadable(column: &str) -> Failure {
     Failure::damaged(format!("column '{column}' of a row is unreadable"))
 }
 
@@ -205,38 +204,4 @@ pub(super) fn run(connection: &Connection, sql: &str, values: impl Params) -> Re
 /// Reads a purchase's id.
 pub(super) fn purchase(text: &str) -> Option<PurchaseId> {
     PurchaseId::parse(text).ok()
-}
-
-/// A body as it is stored.
-pub(super) struct Packed {
-    pub(super) encoding: &'static str,
-    pub(super) bytes: Bytes,
-}
-
-const PLAIN: &str = "plain";
-const LZ4: &str = "lz4";
-
-impl Packed {
-    /// Compresses a body, unless that gains nothing. Done by the caller's task: the writer has better things to do.
-    pub(super) fn new(body: &Bytes) -> Self {
-        let packed = lz4_flex::block::compress_prepend_size(body);
-        if packed.len() < body.len() {
-            Self { encoding: LZ4, bytes: packed.into() }
-        } else {
-            Self { encoding: PLAIN, bytes: body.clone() }
-        }
-    }
-
-    /// Reads `encoding` and `body` of a row; none where the body is NULL.
-    pub(super) fn read(row: &Row<'_>) -> Result<Option<Bytes>, Failure> {
-        let Some(bytes) = row.value::<Option<Vec<u8>>>("body")? else { return Ok(None) };
-        match row.value::<String>("encoding")?.as_str() {
-            PLAIN => Ok(Some(bytes.into())),
-            LZ4 => match lz4_flex::block::decompress_size_prepended(&bytes) {
-                Ok(body) => Ok(Some(body.into())),
-                Err(_) => Err(Failure::damaged("a compressed body cannot be unpacked")),
-            },
-            _ => Err(unreadable("encoding")),
-        }
-    }
 }

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 
 use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// The fields that count, as far as they are there and of the expected type.
 #[derive(Default)]
@@ -26,11 +27,39 @@ pub(super) struct Fields<'b> {
     pub(super) related: Name<'b>,
 }
 
-/// `data`: the name of the object inside, and which of its fields changed.
+/// What is kept of the object inside, besides its name: of a session all that its snapshot is made of, of an invoice what names
+/// its subscription.
+const TOLD: [&str; 13] = [
+    "mode",
+    "status",
+    "payment_status",
+    "created",
+    "livemode",
+    "metadata",
+    "customer",
+    "customer_details",
+    "customer_email",
+    "payment_intent",
+    "subscription",
+    "parent",
+    "line_items",
+];
+
+/// A field and the JSON of its value, as it stands in the body.
+pub(super) type Told<'b> = (&'static str, &'b str);
+
+/// `data`: the object inside, and which of its fields changed.
 #[derive(Default)]
 pub(super) struct Data<'b> {
-    pub(super) object: Name<'b>,
+    pub(super) object: Object<'b>,
     pub(super) changed: Vec<Cow<'b, str>>,
+}
+
+/// The object inside an event: its name, and what else of it counts before Stripe is answered.
+#[derive(Default)]
+pub(super) struct Object<'b> {
+    pub(super) name: Name<'b>,
+    pub(super) told: Vec<Told<'b>>,
 }
 
 /// What names an object: a bare id, or the few fields of an object that do.
@@ -215,6 +244,29 @@ impl<'b> Lenient<'b> for Name<'b> {
     }
 }
 
+impl<'b> Lenient<'b> for Object<'b> {
+    fn scalar(value: Scalar<'b>) -> Self {
+        Self { name: Name::scalar(value), told: Vec::new() }
+    }
+
+    fn map<A: MapAccess<'b>>(mut map: A) -> Result<Self, A::Error> {
+        let (mut id, mut object) = (None::<Text<'b>>, None::<Text<'b>>);
+        let mut told = Vec::with_capacity(TOLD.len());
+        while let Some(key) = key(&mut map)? {
+            match key.as_ref() {
+                "id" => once(&mut id, "id", &mut map)?,
+                "object" => once(&mut object, "object", &mut map)?,
+                key => match TOLD.into_iter().find(|told| *told == key) {
+                    Some(key) => told.push((key, map.next_value::<&RawValue>()?.get())),
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                },
+            }
+        }
+        let name = Name { id: id.and_then(|t| t.0), object: object.and_then(|t| t.0), kind: None };
+        Ok(Self { name, told })
+    }
+}
+
 /// The keys of an object.
 struct Keys<'b>(Vec<Cow<'b, str>>);
 
@@ -239,7 +291,7 @@ impl<'b> Lenient<'b> for Data<'b> {
     }
 
     fn map<A: MapAccess<'b>>(mut map: A) -> Result<Self, A::Error> {
-        let (mut object, mut previous) = (None::<Name<'b>>, None::<Keys<'b>>);
+        let (mut object, mut previous) = (None::<Object<'b>>, None::<Keys<'b>>);
         while let Some(key) = key(&mut map)? {
             match key.as_ref() {
                 "object" => once(&mut object, "object", &mut map)?,

@@ -30,7 +30,7 @@ fn types(events: &[Event]) -> Vec<&'static str> {
 
 fn last_session(events: &[Event]) -> grantsmith_core::purchase::SessionSnapshot {
     let body = events.last().expect("an event").body(Rendering::Endive);
-    shape::session_of_event(&serde_json::from_slice(&body).expect("JSON")).expect("a session")
+    shape::session_of_event(&Envelope::parse(&body).expect("an event")).expect("a session")
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn old_and_new_snapshots_say_the_same() {
     let events = world().buy(Purchase::of("price_1").metadata("a", "b"), at(0)).events;
     let read = |rendering| {
         let body = events.last().expect("an event").body(rendering);
-        shape::session_of_event(&serde_json::from_slice(&body).expect("JSON")).expect("a session")
+        shape::session_of_event(&Envelope::parse(&body).expect("an event")).expect("a session")
     };
     assert_eq!(read(Rendering::PreBasil), read(Rendering::Endive));
 }

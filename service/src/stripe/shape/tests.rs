@@ -4,6 +4,8 @@ use serde_json::json;
 use grantsmith_core::purchase::StripeId;
 
 use super::*;
+use crate::stripe::Mode;
+use crate::stripe::fake::{Kind, PaymentPlan, Purchase, Rendering, World};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -32,15 +34,20 @@ fn with(key: &str, value: Value) -> Value {
     object
 }
 
+fn told(event: &Value) -> SessionSnapshot {
+    let body = event.to_string();
+    session_of_event(&Event::parse(body.as_bytes()).expect("an event")).expect("a session")
+}
+
 #[test]
 fn a_paid_session_reads_the_same_in_every_version() {
-    let endive = session_of_event(&fixture!("checkout.session.completed.endive")).expect("a session");
+    let endive = told(&fixture!("checkout.session.completed.endive"));
     for event in [
         fixture!("checkout.session.completed.basil"),
         fixture!("checkout.session.completed.pre_basil"),
         fixture!("checkout.session.completed.request_as_text"),
     ] {
-        assert_eq!(session_of_event(&event).as_ref(), Ok(&endive));
+        assert_eq!(told(&event), endive);
     }
     assert_eq!(endive.mode, SessionMode::Payment);
     assert_eq!(endive.status, SessionStatus::Complete);
@@ -56,7 +63,7 @@ fn a_paid_session_reads_the_same_in_every_version() {
 #[test]
 fn only_the_event_tells_that_a_delayed_payment_failed() {
     let read = |event| {
-        let session = session_of_event(&event).expect("a session");
+        let session = told(&event);
         (session.payment_status, session.async_payment_failed)
     };
     let failed = (PaymentStatus::Unpaid, true);
@@ -70,13 +77,12 @@ fn only_the_event_tells_that_a_delayed_payment_failed() {
 
 #[test]
 fn what_sells_nothing_reads_as_what_it_is() {
-    let expired = session_of_event(&fixture!("checkout.session.expired.endive")).expect("a session");
+    let expired = told(&fixture!("checkout.session.expired.endive"));
     assert_eq!((expired.status, &expired.payment), (SessionStatus::Expired, &Payment::None));
     assert_eq!(expired.email.as_ref().map(Email::expose), Some("buyer@example.com"), "from customer_email");
-    let setup = session_of_event(&fixture!("checkout.session.completed.setup.endive")).expect("a session");
+    let setup = told(&fixture!("checkout.session.completed.setup.endive"));
     assert_eq!((setup.mode, setup.payment_status), (SessionMode::Setup, PaymentStatus::NoPaymentRequired));
-    let subscribed =
-        session_of_event(&fixture!("checkout.session.completed.subscription.endive")).expect("a session");
+    let subscribed = told(&fixture!("checkout.session.completed.subscription.endive"));
     assert_eq!((subscribed.mode, subscribed.payment), (SessionMode::Subscription, Payment::None));
 }
 
@@ -245,8 +251,8 @@ fn every_session_says_its_id_time_and_mode() {
         object[key] = Value::Null;
         assert_eq!(session(&object), Err(Error::Missing { path: key.to_owned() }));
     }
-    let event = json!({"created": 9, "livemode": false, "data": {"object": {"id": "cs_1"}}});
-    let read = session_of_event(&event).expect("a session");
+    let data = json!({"object": {"id": "cs_1"}});
+    let read = told(&json!({"id": "evt_1", "type": "a", "created": 9, "livemode": false, "data": data}));
     assert_eq!((read.created, read.livemode), (at(9), false));
 }
 
@@ -310,4 +316,53 @@ fn pointers(value: &Value) -> Vec<String> {
         _ => Vec::new(),
     };
     std::iter::once(String::new()).chain(inner).collect()
+}
+
+#[test]
+fn an_event_tells_of_its_session_what_the_whole_of_it_does() {
+    let world = World::new(Mode::Test, 7);
+    let purchase = Purchase::of("price_pro").metadata("authforge_app_id", "app").metadata("type", "data");
+    let sessions =
+        [purchase.clone(), purchase.clone().kind(Kind::Subscription), purchase.paying(PaymentPlan::Delayed)];
+    let mut events: Vec<_> =
+        sessions.into_iter().flat_map(|bought| world.buy(bought, at(PAID_AT)).events).collect();
+    events.retain(|event| event.event_type.starts_with("checkout.session."));
+    assert!(events.len() >= 3);
+    for event in events {
+        for rendering in [Rendering::PreBasil, Rendering::Endive] {
+            let whole: Value = serde_json::from_slice(&event.body(rendering)).expect("JSON");
+            assert_eq!(
+                told(&whole),
+                session(&whole["data"]["object"]).expect("a session"),
+                "{}",
+                event.event_type
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_session_is_not_taken_for_one() {
+    let nested = |depth| {
+        format!(
+            r#"{{"id":"cs_1","created":1,"livemode":true,"metadata":{}1{}}}"#,
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
+    for object in [
+        "7",
+        "[]",
+        "null",
+        "\"cs_1\"",
+        "{}",
+        r#"{"id":"cs_1","created":"now","livemode":true}"#,
+        &nested(1),
+        &nested(10_000),
+    ] {
+        let body =
+            format!(r#"{{"id":"evt_1","type":"checkout.session.completed","data":{{"object":{object}}}}}"#);
+        let event = Event::parse(body.as_bytes()).expect("an event");
+        assert!(session_of_event(&event).is_err(), "{object:.99}");
+    }
 }
