@@ -317,6 +317,9 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
 
     /// Whether something can be written now: what `/readyz` asks.
     async fn check(&self) -> Result<(), Error>;
+
+    /// How many writes shared the last commit: a hint of how many callers wait for each other, for those whose work can wait.
+    fn crowd(&self) -> usize;
 }
 
 /// Opens the record that a URL names, and brings its schema up to date.

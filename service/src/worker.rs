@@ -40,6 +40,11 @@ const MAILS: usize = 8;
 /// Looks at once where events are believed: nothing but these few paces such looks, and in a burst they would take the
 /// processors and the writer from the events that wait for their answer. AuthForge's rate is far below them all the same.
 const BELIEFS: usize = 4;
+/// Such looks at once in a burst: still about as many a second as AuthForge makes keys, and the events that wait for their
+/// answer have the processors.
+const BELIEFS_IN_A_BURST: usize = 1;
+/// Writes in one commit from which it is a burst.
+const BURST: usize = 8;
 
 /// How often the record is asked what is due: at once while wake-ups are few, so that no buyer waits for it, and a hundred
 /// times a second when each event of a burst is one.
@@ -260,8 +265,9 @@ impl Worker {
         let touched = self.touched.take(|id| self.working.enter(id));
         let passes = (self.looking.pass(), self.working.pass(), self.mailing.pass(), self.inviting.pass());
         let (looking, working, mailing, inviting) = &passes;
+        let looks = self.looks_now().saturating_sub(looking.busy.len());
         let most = Most {
-            objects: looking.most(),
+            objects: if looks == 0 { 0 } else { looking.most() },
             grants: working.most(),
             deliveries: mailing.most(),
             wishes: inviting.most(),
@@ -279,22 +285,22 @@ impl Worker {
                 worker.wake.notify_one();
             });
         }
-        for dirty in due.objects {
-            if let Some(place) = looking.enter(&dirty.object.id) {
-                let worker = self.clone();
-                tasks.spawn(async move {
-                    let decided = worker.look(dirty).await;
+        let objects = due.objects.into_iter();
+        let objects = objects.filter_map(|dirty| looking.enter(&dirty.object.id).map(|place| (dirty, place)));
+        for (dirty, place) in objects.take(looks) {
+            let worker = self.clone();
+            tasks.spawn(async move {
+                let decided = worker.look(dirty).await;
+                drop(place);
+                // Its buyer waits: no pass over the record lies between the decision and the work.
+                if let Some(id) = decided
+                    && let Some(place) = worker.working.enter(&id)
+                {
+                    worker.begin(&id).await;
                     drop(place);
-                    // Its buyer waits: no pass over the record lies between the decision and the work.
-                    if let Some(id) = decided
-                        && let Some(place) = worker.working.enter(&id)
-                    {
-                        worker.begin(&id).await;
-                        drop(place);
-                    }
-                    worker.wake.notify_one();
-                });
-            }
+                }
+                worker.wake.notify_one();
+            });
         }
         for delivery in due.deliveries {
             if let Some(place) = mailing.enter(&delivery.grant) {
@@ -321,6 +327,12 @@ impl Worker {
             Some(_) => BREATHER,
             None => NAP,
         }
+    }
+
+    /// How many looks there may be now.
+    fn looks_now(&self) -> usize {
+        let burst = self.stripe.is_none() && self.store.crowd() >= BURST;
+        if burst { BELIEFS_IN_A_BURST } else { self.looking.most }
     }
 
     /// Once an hour: what is over is forgotten, bodies and the portal's wishes and tokens.

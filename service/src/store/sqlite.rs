@@ -359,6 +359,10 @@ impl Store for Sqlite {
         // A number more or less does not matter, and only a commit shows that one is possible.
         self.ticket().await.map(|_| ())
     }
+
+    fn crowd(&self) -> usize {
+        self.writer.crowd()
+    }
 }
 
 #[async_trait]

@@ -4,6 +4,8 @@
 //! and no added wait when the machine is calm.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -52,6 +54,7 @@ impl<T: Send, W: FnMut(&Connection) -> Result<T, Failure> + Send> Job for Task<T
 #[derive(Debug)]
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    crowd: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,13 +63,19 @@ impl Writer {
     pub(super) fn start(path: PathBuf, connection: Connection) -> Result<Self, Error> {
         let checkpoints = Checkpoints::start(path.clone())?;
         let (jobs, inbox) = mpsc::channel(QUEUE);
-        let mut desk = Desk { path, connection: None, checkpoints };
+        let crowd = Arc::new(AtomicUsize::new(0));
+        let mut desk = Desk { path, connection: None, checkpoints, crowd: Arc::clone(&crowd) };
         desk.take(connection)?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || desk.serve(inbox))
             .map_err(|error| Error::Unavailable(format!("no thread for the writer: {error}")))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), crowd, thread: Some(thread) })
+    }
+
+    /// How many jobs were in the last transaction.
+    pub(super) fn crowd(&self) -> usize {
+        self.crowd.load(Ordering::Relaxed)
     }
 
     /// Runs `work` in a transaction, and returns once that is on disk.
@@ -103,12 +112,14 @@ struct Desk {
     path: PathBuf,
     connection: Option<Connection>,
     checkpoints: Checkpoints,
+    crowd: Arc<AtomicUsize>,
 }
 
 impl Desk {
     fn serve(mut self, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
+            self.crowd.store(batch.len(), Ordering::Relaxed);
             if !self.commit(&mut batch) {
                 turn_away(&mut inbox);
             }
@@ -201,7 +212,6 @@ fn roll_back(connection: &Connection) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -265,6 +275,7 @@ mod tests {
             ],
         );
         assert_eq!(verdicts.await, [true, false, true, false, true]);
+        assert_eq!(writer.crowd(), 5);
         assert_eq!(count(&writer).await, 3);
     }
 
