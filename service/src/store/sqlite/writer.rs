@@ -239,10 +239,16 @@ mod tests {
     /// Hands jobs in while the writer is busy, so that they share a transaction.
     async fn together(writer: &Arc<Writer>, jobs: Vec<Work>) -> Vec<bool> {
         let (release, wait) = channel::<()>();
+        let (begin, begun) = oneshot::channel();
         let busy = {
-            let writer = Arc::clone(writer);
-            tokio::spawn(async move { writer.write(move |_| Ok(wait.recv().is_err())).await })
+            let (writer, mut begin) = (Arc::clone(writer), Some(begin));
+            let work = move |_: &Connection| {
+                let _ = begin.take().map(|begin| begin.send(()));
+                Ok(wait.recv().is_err())
+            };
+            tokio::spawn(async move { writer.write(work).await })
         };
+        begun.await.expect("is busy");
         let mut answers = Vec::new();
         for job in jobs {
             let (caller, answer) = oneshot::channel();
