@@ -239,16 +239,16 @@ mod tests {
     /// Hands jobs in while the writer is busy, so that they share a transaction.
     async fn together(writer: &Arc<Writer>, jobs: Vec<Work>) -> Vec<bool> {
         let (release, wait) = channel::<()>();
-        let (begin, begun) = oneshot::channel();
+        let (tell, busy_now) = oneshot::channel();
         let busy = {
-            let (writer, mut begin) = (Arc::clone(writer), Some(begin));
+            let (writer, mut tell) = (Arc::clone(writer), Some(tell));
             let work = move |_: &Connection| {
-                let _ = begin.take().map(|begin| begin.send(()));
+                let _ = tell.take().map(|tell| tell.send(()));
                 Ok(wait.recv().is_err())
             };
             tokio::spawn(async move { writer.write(work).await })
         };
-        begun.await.expect("is busy");
+        busy_now.await.expect("is busy");
         let mut answers = Vec::new();
         for job in jobs {
             let (caller, answer) = oneshot::channel();
