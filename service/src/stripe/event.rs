@@ -83,7 +83,7 @@ pub struct Event<'b> {
     pub changed: Vec<Cow<'b, str>>,
     /// What the object inside says, as far as it counts before Stripe is answered: fields and the JSON of their values, as it
     /// stands in the body. See [`Event::object`].
-    told: Vec<(&'static str, &'b str)>,
+    told: Vec<read::Told<'b>>,
 }
 
 impl<'b> Event<'b> {
@@ -132,10 +132,13 @@ impl<'b> Event<'b> {
     ///
     /// Fails if a value is nested deeper than anything that Stripe sends.
     pub fn object(&self) -> serde_json::Result<Value> {
-        let name = [("id", &self.object_id), ("object", &self.object_kind)];
-        let name = name.into_iter().map(|(key, text)| Ok((key.to_owned(), text.as_deref().into())));
-        let told = self.told.iter().map(|(key, json)| Ok(((*key).to_owned(), serde_json::from_str(json)?)));
-        name.chain(told).collect::<Result<_, _>>().map(Value::Object)
+        let mut object = serde_json::Map::new();
+        object.insert("id".to_owned(), self.object_id.as_deref().into());
+        object.insert("object".to_owned(), self.object_kind.as_deref().into());
+        for (key, json) in &self.told {
+            object.insert((*key).to_owned(), serde_json::from_str(json)?);
+        }
+        Ok(Value::Object(object))
     }
 
     /// What the event asks us to look at.

@@ -230,14 +230,24 @@ impl<'b> Lenient<'b> for Name<'b> {
         Self { id: Text::scalar(value).0, ..Self::default() }
     }
 
-    fn map<A: MapAccess<'b>>(mut map: A) -> Result<Self, A::Error> {
+    fn map<A: MapAccess<'b>>(map: A) -> Result<Self, A::Error> {
+        Self::read(map, |_, map| map.next_value::<IgnoredAny>().map(drop))
+    }
+}
+
+impl<'b> Name<'b> {
+    /// Reads an object: what names it, and every other field by `rest`.
+    fn read<A: MapAccess<'b>>(
+        mut map: A,
+        mut rest: impl FnMut(&str, &mut A) -> Result<(), A::Error>,
+    ) -> Result<Self, A::Error> {
         let (mut id, mut object, mut kind) = (None::<Text<'b>>, None::<Text<'b>>, None::<Text<'b>>);
         while let Some(key) = key(&mut map)? {
             match key.as_ref() {
                 "id" => once(&mut id, "id", &mut map)?,
                 "object" => once(&mut object, "object", &mut map)?,
                 "type" => once(&mut kind, "type", &mut map)?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                key => rest(key, &mut map)?,
             }
         }
         Ok(Self { id: id.and_then(|t| t.0), object: object.and_then(|t| t.0), kind: kind.and_then(|t| t.0) })
@@ -249,20 +259,15 @@ impl<'b> Lenient<'b> for Object<'b> {
         Self { name: Name::scalar(value), told: Vec::new() }
     }
 
-    fn map<A: MapAccess<'b>>(mut map: A) -> Result<Self, A::Error> {
-        let (mut id, mut object) = (None::<Text<'b>>, None::<Text<'b>>);
+    fn map<A: MapAccess<'b>>(map: A) -> Result<Self, A::Error> {
         let mut told = Vec::with_capacity(TOLD.len());
-        while let Some(key) = key(&mut map)? {
-            match key.as_ref() {
-                "id" => once(&mut id, "id", &mut map)?,
-                "object" => once(&mut object, "object", &mut map)?,
-                key => match TOLD.into_iter().find(|told| *told == key) {
-                    Some(key) => told.push((key, map.next_value::<&RawValue>()?.get())),
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                },
+        let name = Name::read(map, |key, map| {
+            match TOLD.into_iter().find(|told| *told == key) {
+                Some(key) => told.push((key, map.next_value::<&RawValue>()?.get())),
+                None => drop(map.next_value::<IgnoredAny>()?),
             }
-        }
-        let name = Name { id: id.and_then(|t| t.0), object: object.and_then(|t| t.0), kind: None };
+            Ok(())
+        })?;
         Ok(Self { name, told })
     }
 }

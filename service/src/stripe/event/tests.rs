@@ -177,6 +177,7 @@ fn fields_that_count_may_not_stand_twice_and_others_may() {
         r#"{"id":"evt_1","type":"x","livemode":true,"livemode":false}"#,
         r#"{"id":"evt_1","type":"x","data":{},"data":{}}"#,
         r#"{"id":"evt_1","type":"x","data":{"object":{"id":"cs_1","id":"cs_2"}}}"#,
+        r#"{"id":"evt_1","type":"x","data":{"object":{"type":"a","type":"b"}}}"#,
         r#"{"id":"evt_1","type":"x","id":"evt_1"}"#,
         r#"{"id":null,"type":"x","id":"evt_1"}"#,
         r#"{"id":"evt_1","type":"x","\u0069d":"evt_2"}"#,
