@@ -169,8 +169,8 @@ containers_build() {
     rm pause
 }
 
-# A folder with all that a node needs.
-node() {
+# A folder with all that a node of Kubernetes needs. Not named `node`: that would hide the program of Node.js from all here.
+whole_node() {
     local parts=()
     build containers "$({
         declare -f containers_build
@@ -285,7 +285,7 @@ case ${1:-} in
         echo "$built"
         ;;
     # A whole Kubernetes that runs pods, for tests/tools/node/up.sh.
-    node) node; echo "$built" ;;
+    node) whole_node; echo "$built" ;;
     chromium) on_path chromium chromium-browser google-chrome google-chrome-stable ;;
     chromedriver) on_path chromedriver ;;
     *) fail "usage: get.sh mailpit|stripe-mock|helm|helm-unittest|glua|grpcurl|buf|cargo-deny|cargo-sbom|oras|rivals|kubernetes|node|chromium|chromedriver" ;;
