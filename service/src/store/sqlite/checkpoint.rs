@@ -1,14 +1,17 @@
 //! Moves committed pages from the write-ahead log to the database file, off the way of those who wait for a commit.
 //!
 //! Three steps, so that the log stays bounded under constant load without holding up a commit for long:
-//! 1. A thread of its own copies pages (`PASSIVE`) whenever the log has grown by [`STEP`], or once a second. That disturbs
-//!    neither the writer nor readers, but under constant load it never copies the very last pages, and only a log that is
-//!    copied whole can start over.
+//! 1. A thread of its own copies pages (`PASSIVE`) whenever the log has grown by [`STEP`], or once a second, and syncs the
+//!    file: SQLite does so only after a pass that has met no commit, and would leave it to step 2. That disturbs neither the
+//!    writer nor readers, but under constant load it never copies the very last pages, and only a log that is copied whole
+//!    can start over.
 //! 2. So when the log is past [`SOFT`] and such a pass has just ended, the writer itself copies the few pages left
 //!    ([`REST`]), between two batches. The next commit finds a log that is copied whole, and writes at its beginning again.
 //! 3. A reader that holds an old page prevents both. Past [`HARD`] the writer waits a moment for readers (`RESTART`). Ours
-//!    are short. Somebody's backup by hand may not be: then the log grows until it is over, and nothing is lost.
+//!    are short. A backup is not: while passes come no further, nobody waits, the log grows until it is over, and nothing is
+//!    lost.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -43,9 +46,9 @@ const FOR_READERS: Duration = Duration::from_millis(250);
 struct Log {
     /// Pages in the log, as of the last commit.
     pages: AtomicI32,
-    /// Pages that the last pass has found: what came after them is left.
+    /// Those of them that are in the file too, as of the last pass.
     copied: AtomicI32,
-    /// That pass has ended, and the writer has not acted on it yet.
+    /// That pass has come further than the one before, and the writer has not acted on it yet.
     passed: AtomicBool,
 }
 
@@ -60,14 +63,14 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Starts the thread.
-    pub(super) fn start(path: PathBuf) -> Result<Self, Error> {
+    /// Starts the thread; `file` is the one at `path`, to sync it by.
+    pub(super) fn start(path: PathBuf, file: Arc<File>) -> Result<Self, Error> {
         let log = Arc::new(Log::default());
         let (wake, woken) = sync_channel(1);
         let seen = Arc::clone(&log);
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
-            .spawn(move || serve(&path, &seen, &woken))
+            .spawn(move || serve(&path, &file, &seen, &woken))
             .map_err(|error| Error::Unavailable(format!("no thread for checkpoints: {error}")))?;
         Ok(Self { log, woken_at: 0, wake: Some(wake), thread: Some(thread) })
     }
@@ -135,7 +138,7 @@ fn finish(connection: &Connection, pages: i32) {
     }
 }
 
-fn serve(path: &Path, log: &Log, woken: &Receiver<()>) {
+fn serve(path: &Path, file: &File, log: &Log, woken: &Receiver<()>) {
     let mut connection = None;
     loop {
         match woken.recv_timeout(AT_LEAST_EVERY) {
@@ -147,11 +150,20 @@ fn serve(path: &Path, log: &Log, woken: &Receiver<()>) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let pages = log.pages.load(Ordering::Relaxed);
         match pass(path, &mut connection) {
-            Ok(()) => {
-                log.copied.store(pages, Ordering::Relaxed);
-                log.passed.store(true, Ordering::Release);
+            Ok(copied) => {
+                let pages = log.pages.load(Ordering::Relaxed);
+                let further = copied != log.copied.swap(copied, Ordering::Relaxed);
+                if further
+                    && copied != pages
+                    && let Err(error) = file.sync_data()
+                {
+                    // SQLite syncs it too, and only then writes over the log.
+                    tracing::warn!(%error, "the file could not be synced");
+                }
+                if further || copied == pages {
+                    log.passed.store(true, Ordering::Release);
+                }
             }
             Err(failure) => {
                 // Nothing is lost: the pages stay in the log until a later pass. A new connection, in case this one is bad.
@@ -162,12 +174,80 @@ fn serve(path: &Path, log: &Log, woken: &Receiver<()>) {
     }
 }
 
-fn pass(path: &Path, connection: &mut Option<Connection>) -> Result<(), Failure> {
-    if connection.is_none() {
-        *connection = Some(schema::checkpointer(path)?);
+/// Copies what can be; how much of the log is in the file then.
+fn pass(path: &Path, connection: &mut Option<Connection>) -> Result<i32, Failure> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(schema::checkpointer(path)?),
+    };
+    let (_, copied) = connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE)?;
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A writer that makes commits of about forty pages, and whoever copies them.
+    struct Load {
+        connection: Connection,
+        checkpoints: Checkpoints,
+        path: PathBuf,
+        _folder: tempfile::TempDir,
     }
-    if let Some(connection) = connection {
-        connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE)?;
+
+    impl Load {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().expect("folder");
+            let path = folder.path().join("grantsmith.db");
+            let file = File::create(&path).expect("makes the file");
+            let mut connection = schema::writer(&path).expect("opens");
+            let checkpoints = Checkpoints::start(path.clone(), file.into()).expect("starts");
+            checkpoints.watch(&mut connection).expect("watches");
+            Self { connection, checkpoints, path, _folder: folder }
+        }
+
+        /// One commit; how many pages the log has after it.
+        fn commit(&mut self) -> i32 {
+            let sql = "INSERT INTO bodies (encoding, body) VALUES ('plain', zeroblob(160000))";
+            self.connection.execute(sql, []).expect("commits");
+            self.checkpoints.after_commit(&self.connection);
+            self.checkpoints.log.pages.load(Ordering::Relaxed)
+        }
+
+        /// Commits until the log has started over; how many pages it had before that.
+        fn start_over(&mut self) -> i32 {
+            let mut before = 0;
+            loop {
+                let pages = self.commit();
+                if pages < before {
+                    return before;
+                }
+                before = pages;
+                assert!(before < 2 * HARD, "the log only grows");
+            }
+        }
     }
-    Ok(())
+
+    #[test]
+    fn under_load_without_a_pause_the_log_starts_over() {
+        let mut load = Load::start();
+        assert!((SOFT..=HARD).contains(&load.start_over()));
+    }
+
+    #[test]
+    fn a_log_that_a_backup_holds_starts_over_once_that_is_over() {
+        let mut load = Load::start();
+        let backup = schema::reader(&load.path).expect("opens");
+        let count = "SELECT count(*) FROM bodies";
+        let counted = |db: &Connection| db.query_row(count, [], |row| row.get::<_, i64>(0)).expect("counts");
+        load.commit();
+        backup.execute_batch("BEGIN").expect("begins");
+        assert_eq!(counted(&backup), 1);
+        while load.commit() < HARD + STEP {}
+        assert_eq!(counted(&backup), 1, "what it reads is as of its begin");
+        backup.execute_batch("COMMIT").expect("ends");
+        load.start_over();
+        assert_eq!(counted(&load.connection), counted(&backup));
+    }
 }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::store::Error;
 
@@ -15,6 +16,8 @@ const MODE: u32 = 0o600;
 pub(super) struct Claim {
     /// The file, by the one path that every process finds it under.
     pub(super) path: PathBuf,
+    /// The file itself. Open until all connections are closed: SQLite's locks on it go with the first descriptor that does.
+    pub(super) file: Arc<File>,
     /// Held, never read: the kernel takes the lock away with the process, however that ends.
     _lock: File,
 }
@@ -34,8 +37,8 @@ pub(super) fn claim(path: &Path) -> Result<Claim, Error> {
         return Err(not_a_file(path));
     }
     let lock = lock(&real, path)?;
-    make(&real, path)?;
-    Ok(Claim { path: real, _lock: lock })
+    let file = make(&real, path)?.into();
+    Ok(Claim { path: real, file, _lock: lock })
 }
 
 /// Whether the file is there, and can be written; makes nothing.
@@ -70,24 +73,25 @@ fn lock(real: &Path, told: &Path) -> Result<File, Error> {
     }
 }
 
-fn make(real: &Path, told: &Path) -> Result<(), Error> {
+fn make(real: &Path, told: &Path) -> Result<File, Error> {
+    let unusable = |error: io::Error| unusable(told, &error);
     match OpenOptions::new().create_new(true).read(true).write(true).mode(MODE).open(real) {
         Ok(file) => {
             // The mode above is cut by the umask, this one is not.
-            file.set_permissions(PermissionsExt::from_mode(MODE)).map_err(|error| unusable(told, &error))?;
+            file.set_permissions(PermissionsExt::from_mode(MODE)).map_err(unusable)?;
             // Or a loss of power takes the name of a file whose content was synced.
             let folder = real.parent().map_or_else(|| File::open("."), File::open);
-            folder.and_then(|folder| folder.sync_all()).map_err(|error| unusable(told, &error))
+            folder.and_then(|folder| folder.sync_all()).map_err(unusable)?;
+            Ok(file)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let file = OpenOptions::new().read(true).write(true).open(real);
-            let mode = file.and_then(|file| file.metadata()).map_err(|error| unusable(told, &error))?;
-            if mode.permissions().mode() & 0o077 != 0 {
+            let file = OpenOptions::new().read(true).write(true).open(real).map_err(unusable)?;
+            if file.metadata().map_err(unusable)?.permissions().mode() & 0o077 != 0 {
                 tracing::warn!(path = %told.display(), "others may read the database file, and it holds license keys");
             }
-            Ok(())
+            Ok(file)
         }
-        Err(error) => Err(unusable(told, &error)),
+        Err(error) => Err(unusable(error)),
     }
 }
 

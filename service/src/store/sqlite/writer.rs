@@ -3,6 +3,7 @@
 //! A commit costs a disk sync however much is in it. While one runs, the next batch gathers by itself, so there is no timer
 //! and no added wait when the machine is calm.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,9 +60,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread on a connection to `path`.
-    pub(super) fn start(path: PathBuf, connection: Connection) -> Result<Self, Error> {
-        let checkpoints = Checkpoints::start(path.clone())?;
+    /// Starts the thread on a connection to `path`; `file` is that file.
+    pub(super) fn start(path: PathBuf, file: Arc<File>, connection: Connection) -> Result<Self, Error> {
+        let checkpoints = Checkpoints::start(path.clone(), file)?;
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let crowd = Arc::new(AtomicUsize::new(0));
         let mut desk = Desk { path, connection: None, checkpoints, crowd: Arc::clone(&crowd) };
@@ -229,9 +230,9 @@ mod tests {
 
     fn start(folder: &tempfile::TempDir) -> Arc<Writer> {
         let path = folder.path().join("grantsmith.db");
-        std::fs::write(&path, "").expect("makes the file");
+        let file = File::create(&path).expect("makes the file");
         let connection = schema::writer(&path).expect("opens");
-        Arc::new(Writer::start(path, connection).expect("starts"))
+        Arc::new(Writer::start(path, file.into(), connection).expect("starts"))
     }
 
     type Work = fn(&Connection) -> Result<(), Failure>;
