@@ -30,8 +30,8 @@ use crate::store::Error;
 const STEP: i32 = 4 * 1024;
 /// Pages from which the writer copies the last ones: 64 MiB. All events that wait then wait for the file too, so seldom.
 const SOFT: i32 = 16 * 1024;
-/// Pages that the writer copies without thinking twice: 2 MiB. If a pass has left more, another one goes first.
-const REST: i32 = 512;
+/// Pages that the writer copies without thinking twice: 512 KiB. If a pass has left more, another one goes first.
+const REST: i32 = 128;
 /// Pages from which the writer waits for readers: 256 MiB.
 const HARD: i32 = 64 * 1024;
 /// Bytes of the log's file that are kept when it starts over.
