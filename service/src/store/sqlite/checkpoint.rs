@@ -199,10 +199,8 @@ mod tests {
     impl Load {
         fn start() -> Self {
             let folder = tempfile::tempdir().expect("folder");
-            let path = folder.path().join("grantsmith.db");
-            let file = File::create(&path).expect("makes the file");
-            let mut connection = schema::writer(&path).expect("opens");
-            let checkpoints = Checkpoints::start(path.clone(), file.into()).expect("starts");
+            let (path, file, mut connection) = schema::fresh(&folder);
+            let checkpoints = Checkpoints::start(path.clone(), file).expect("starts");
             checkpoints.watch(&mut connection).expect("watches");
             Self { connection, checkpoints, path, _folder: folder }
         }

@@ -16,7 +16,7 @@ const MODE: u32 = 0o600;
 pub(super) struct Claim {
     /// The file, by the one path that every process finds it under.
     pub(super) path: PathBuf,
-    /// The file itself. Open until all connections are closed: SQLite's locks on it go with the first descriptor that does.
+    /// The file itself. Open until all connections are closed: SQLite's locks on it go when any descriptor of it is closed.
     pub(super) file: Arc<File>,
     /// Held, never read: the kernel takes the lock away with the process, however that ends.
     _lock: File,

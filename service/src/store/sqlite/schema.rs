@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::time::Duration;
+#[cfg(test)]
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -131,6 +133,15 @@ pub(super) fn opening(failure: Failure, path: &Path) -> Error {
     }
 }
 
+/// An empty record in a folder: its path, its file and the writer's connection.
+#[cfg(test)]
+pub(super) fn fresh(folder: &tempfile::TempDir) -> (PathBuf, Arc<File>, Connection) {
+    let path = folder.path().join("grantsmith.db");
+    let file = File::create(&path).expect("makes the file");
+    let connection = writer(&path).expect("opens");
+    (path, file.into(), connection)
+}
+
 #[cfg(test)]
 mod tests {
     use rusqlite::StatementStatus;
@@ -140,9 +151,7 @@ mod tests {
     #[test]
     fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
         let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("grantsmith.db");
-        std::fs::write(&path, "").expect("makes the file");
-        let connection = writer(&path).expect("opens");
+        let (_, _, connection) = fresh(&folder);
         let sql = "SELECT number FROM deliveries WHERE state = ?1";
         let mut statement = connection.prepare(sql).expect("compiles");
         for state in ["parked", "due", "sent"] {

@@ -229,10 +229,8 @@ mod tests {
     }
 
     fn start(folder: &tempfile::TempDir) -> Arc<Writer> {
-        let path = folder.path().join("grantsmith.db");
-        let file = File::create(&path).expect("makes the file");
-        let connection = schema::writer(&path).expect("opens");
-        Arc::new(Writer::start(path, file.into(), connection).expect("starts"))
+        let (path, file, connection) = schema::fresh(folder);
+        Arc::new(Writer::start(path, file, connection).expect("starts"))
     }
 
     type Work = fn(&Connection) -> Result<(), Failure>;
