@@ -6,6 +6,7 @@
 
 mod billing;
 mod event;
+mod id;
 mod object;
 mod purchase;
 mod send;
@@ -15,6 +16,7 @@ mod till;
 mod world;
 
 pub use event::{Event, Rendering};
+pub use id::stamp;
 
 pub use purchase::{Kind, Line, PaymentPlan, Purchase};
 pub use send::{Delivery, deliver, storm};

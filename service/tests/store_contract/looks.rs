@@ -2,7 +2,7 @@
 
 use grantsmith_core::Reason;
 use grantsmith_service::store::{
-    Decision, Dirty, EventState, NewEvent, Object, ObjectKind, Recorded, Source, Store, Ticket,
+    Decision, Dirty, EventFilter, EventState, NewEvent, Object, ObjectKind, Recorded, Source, Store, Ticket,
 };
 use jiff::Timestamp;
 
@@ -72,6 +72,25 @@ pub(crate) async fn an_event_asks_for_a_look_at_its_session<H: Harness>(harness:
     let event = store.event("evt_2").await.expect("reads").expect("is there");
     assert_eq!(event.purchase, Some(purchase("cs_1")));
     assert_eq!(store.purchase(&purchase("cs_1")).await.expect("reads").events.len(), 1);
+}
+
+pub(crate) async fn objects_whose_ids_end_alike_are_kept_apart<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let [one, other, third] = ["cs_test_a1_endsAlike", "cs_test_b1_endsAlike", "sub_endsAlike"];
+    record(&*store, event("evt_1", 1, &session(one))).await;
+    record(&*store, event("evt_2", 2, &session(other))).await;
+    let paid = linking(decision(one, ticket(&*store).await, 1, 3), "pi_1_endsAlike");
+    assert!(store.decide(paid).await.expect("decides"));
+    let left: Vec<_> = dirty(&*store, at(100)).await.into_iter().map(|dirty| dirty.object).collect();
+    assert_eq!(left, [session(other)]);
+    for (id, of) in [(one, Some(one)), ("pi_1_endsAlike", Some(one)), (other, None), (third, None)] {
+        assert_eq!(store.linked(&stripe(id)).await.expect("reads"), of.map(purchase), "{id}");
+    }
+    for (id, events) in [(one, ["evt_1"].as_slice()), (other, &["evt_2"]), (third, &[])] {
+        let filter = EventFilter { purchase: Some(id.to_owned()), ..EventFilter::default() };
+        let listed = store.events(&filter, None, 10).await.expect("lists");
+        assert_eq!(listed.iter().map(|event| &event.id[..]).collect::<Vec<_>>(), events, "{id}");
+    }
 }
 
 pub(crate) async fn an_earlier_time_to_look_stays<H: Harness>(harness: H) {

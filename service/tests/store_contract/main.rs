@@ -56,6 +56,7 @@ macro_rules! contract {
         looks {
             tickets_grow_also_over_a_restart,
             an_event_asks_for_a_look_at_its_session,
+            objects_whose_ids_end_alike_are_kept_apart,
             an_earlier_time_to_look_stays,
             a_decision_ends_the_look,
             a_mark_made_during_a_look_survives_it,

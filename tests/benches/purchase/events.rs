@@ -5,10 +5,11 @@ use std::sync::Arc;
 use grantsmith_authforge::SystemClock;
 use grantsmith_core::port::Clock;
 use grantsmith_service::stripe::Mode;
-use grantsmith_service::stripe::fake::{Purchase, Rendering, World};
+use grantsmith_service::stripe::fake::{Purchase, Rendering, World, stamp};
 use grantsmith_service::stripe::secret::Secret;
 use grantsmith_service::stripe::signature;
 use grantsmith_tests::{WEBHOOK_SECRET, stack};
+use jiff::SignedDuration;
 use rand::RngExt;
 
 /// Whether the events are purchases that make work behind the answer.
@@ -21,9 +22,12 @@ pub(crate) enum Kind {
 }
 
 /// So many letters at the end of each id are an event's own.
-const ROLLED: usize = 16;
+const ROLLED: usize = 23;
 /// The ids of an event: its own, its session's, its payment's.
 const IDS: usize = 3;
+/// Letters of those of events and payments that tell the second in which they were made, and the account.
+const STAMP: usize = 5;
+const ACCOUNT: usize = 10;
 /// Hex of a SHA-256.
 const SIGNATURE: usize = 64;
 const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -38,6 +42,7 @@ struct Template {
     body: usize,
     ids: [Vec<usize>; IDS],
     session: String,
+    account: [u8; ACCOUNT],
 }
 
 /// What is an event's own.
@@ -55,8 +60,9 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// As many as asked for, signed now.
-    pub(crate) fn signed(kind: Kind, count: usize) -> Self {
+    /// As many as asked for, signed now. Their ids are those of a shop in which so many happen `a_second`: as Stripe's, they
+    /// tell in which.
+    pub(crate) fn signed(kind: Kind, count: usize, a_second: u32) -> Self {
         let now = SystemClock.now().wall;
         let world = World::new(Mode::Test, rand::random());
         let bought = world.buy(purchase(kind), now);
@@ -64,8 +70,10 @@ impl Events {
         let body = event.expect("a session was completed").body(Rendering::Endive);
         let secret = Secret::new(Mode::Test, WEBHOOK_SECRET).expect("a secret");
         let mut template = Template::new(&body, &signature::sign(&secret, now, &body));
-        let events = (0..count).map(|_| {
-            let ids = std::array::from_fn(|_| rolled());
+        let seconds = (0..).flat_map(|second| (0..a_second).map(move |_| second));
+        let events = seconds.take(count).map(|second| {
+            let made = stamp(now + SignedDuration::from_secs(second));
+            let ids = [template.made(&made), rolled(), template.made(&made)];
             template.roll(&ids);
             let signed = signature::sign(&secret, now, &template.request[template.body..]);
             let signature = signed.as_bytes().last_chunk().copied().expect("a digest");
@@ -121,8 +129,17 @@ impl Template {
             body: head.len(),
             ids: ids.map(|id| places(&request, id)),
             session: ids[1].to_owned(),
+            account: std::array::from_fn(|place| ids[0].as_bytes()[ids[0].len() - ROLLED + STAMP + place]),
             request,
         }
+    }
+
+    /// The letters of an id that was made in a second.
+    fn made(&self, stamp: &str) -> [u8; ROLLED] {
+        let mut letters = rolled();
+        letters[..STAMP].copy_from_slice(stamp.as_bytes());
+        letters[STAMP..][..ACCOUNT].copy_from_slice(&self.account);
+        letters
     }
 
     fn roll(&mut self, ids: &[[u8; ROLLED]; IDS]) {

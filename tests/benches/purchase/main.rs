@@ -74,7 +74,7 @@ const RATE_SLOW: u32 = 250;
 /// Purchases a second on their way to a key.
 const KEY_RATE: u32 = 20;
 /// More than any side answers in a second; if not, a round ends when they are used up.
-const MOST_A_SECOND: usize = 16_000;
+const MOST_A_SECOND: usize = 32_000;
 
 struct Bench {
     parts: Parts,
@@ -160,8 +160,9 @@ impl Bench {
         let Lengths { rounds, warm_up, closed, open, .. } = self.lengths;
         let seconds = (warm_up + closed).as_secs_f64().ceil();
         let count = MOST_A_SECOND * format!("{seconds:.0}").parse::<usize>()?;
-        let (purchases, others) =
-            (Events::signed(Kind::Purchases, count), Events::signed(Kind::NotOurs, count));
+        let rate = if slow { RATE_SLOW } else { RATE };
+        let [purchases, others] =
+            [Kind::Purchases, Kind::NotOurs].map(|kind| Events::signed(kind, count, rate));
         let sides = [
             (Side::Grantsmith, &purchases, "grantsmith"),
             (Side::Grantsmith, &others, "grantsmith, nothing to fulfil"),
@@ -171,7 +172,8 @@ impl Bench {
         let disk = if slow { "every sync of every side takes 2 ms" } else { "the disk as it is" };
         println!("\n## Acknowledged durably: {disk}\n");
         println!(
-            "Closed loop, {} connections, events of {} bytes, medians of {rounds} rounds of {:.1} s.",
+            "Closed loop, {} connections, events of {} bytes, from a shop in which {rate} happen a second, medians of \
+             {rounds} rounds of {:.1} s.",
             load::CONNECTIONS,
             purchases.size(),
             closed.as_secs_f64()
@@ -190,7 +192,6 @@ impl Bench {
             }
         }
         print_closed(&series, memory.map(median));
-        let rate = if slow { RATE_SLOW } else { RATE };
         println!("\nOpen loop, {rate} events a second, latency from the time that each was due.");
         let sides = [Side::Grantsmith, Side::Single, Side::Grouped];
         let mut series = sides.map(|side| Series::new(side.name()));
@@ -211,7 +212,7 @@ impl Bench {
     fn keys(&mut self) -> anyhow::Result<()> {
         let Lengths { warm_up, keys, .. } = self.lengths;
         let seconds = (warm_up + keys).as_secs_f64().ceil() * f64::from(KEY_RATE);
-        let events = Events::signed(Kind::Purchases, format!("{seconds:.0}").parse()?);
+        let events = Events::signed(Kind::Purchases, format!("{seconds:.0}").parse()?, KEY_RATE);
         println!("\n## From a purchase to its key on the success page\n");
         println!(
             "{KEY_RATE} purchases a second for {} s, AuthForge takes {} ms: the time beyond AuthForge's own.",

@@ -150,13 +150,17 @@ pub(super) fn list(
     }
     if let Some(purchase) = &filter.purchase {
         conditions.push(
-            "e.object IN (
-                 SELECT object FROM objects WHERE purchase = ?
-                 UNION ALL SELECT object FROM objects WHERE id = ? AND purchase IS NULL
-             )"
+            concat!(
+                "e.object IN (
+                     SELECT object FROM objects WHERE purchase = ?
+                     UNION ALL SELECT object FROM objects WHERE ",
+                objects::named!("?"),
+                " AND purchase IS NULL
+                 )"
+            )
             .to_owned(),
         );
-        values.extend([purchase.clone().into(), purchase.clone().into()]);
+        values.extend(std::array::from_fn::<_, 3, _>(|_| Value::from(purchase.clone())));
     }
     if let Some(cursor) = after {
         conditions.push("e.place < coalesce((SELECT place FROM events WHERE id = ?), ?)".to_owned());

@@ -112,7 +112,7 @@ pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Ve
         "SELECT {COLUMNS} FROM grants g WHERE g.id IN (
              SELECT id FROM grants WHERE id = :text
              UNION ALL SELECT id FROM grants WHERE purchase = :text
-             UNION ALL SELECT id FROM grants WHERE purchase = (SELECT purchase FROM objects WHERE id = :text)
+             UNION ALL SELECT id FROM grants WHERE purchase = (SELECT purchase FROM objects WHERE {named})
              UNION ALL SELECT id FROM grants WHERE purchase = (
                  SELECT purchase FROM ledgers WHERE kind = 'invoice' AND id = :text
              )
@@ -120,7 +120,8 @@ pub(super) fn find(connection: &Connection, text: &str, limit: u32) -> Result<Ve
              UNION ALL SELECT id FROM grants WHERE email_folded = :folded
              UNION ALL SELECT grant_id FROM licenses WHERE fingerprint IN (:folded, :fingerprint, :typed)
              UNION ALL SELECT grant_id FROM declared WHERE adopt IN (:folded, :fingerprint, :typed)
-         ) ORDER BY g.created DESC, g.id DESC LIMIT :limit"
+         ) ORDER BY g.created DESC, g.id DESC LIMIT :limit",
+        named = objects::named!(":text"),
     );
     let fingerprint = LicenseKey::new(text).fingerprint();
     let typed = LicenseKey::typed(text).fingerprint();

@@ -13,11 +13,21 @@ use super::grants;
 use super::rows::{self, Columns, Word, millis, number, object_named, purchase};
 use crate::store::{Dirty, EventState, Object, ObjectKind, Ticket};
 
+/// Where an object's id is the parameter's: as its index is asked, which knows the last letters only.
+macro_rules! named {
+    ($parameter:literal) => {
+        concat!("substr(id, -8) = substr(", $parameter, ", -8) AND id = ", $parameter)
+    };
+}
+pub(super) use named;
+
 /// The objects of a purchase `:purchase`, and `:object` besides.
-pub(super) const OBJECTS_OF_PURCHASE: &str = "
-    SELECT object FROM objects WHERE purchase = :purchase
-    UNION ALL SELECT object FROM objects WHERE id = :purchase
-    UNION ALL SELECT :object";
+pub(super) const OBJECTS_OF_PURCHASE: &str = concat!(
+    "SELECT object FROM objects WHERE purchase = :purchase
+     UNION ALL SELECT object FROM objects WHERE ",
+    named!(":purchase"),
+    " UNION ALL SELECT :object"
+);
 
 /// Draws the next number of the sequence.
 ///
@@ -30,7 +40,7 @@ pub(super) fn draw(connection: &Connection) -> Result<u64, Failure> {
 
 /// An object's number and purchase.
 fn find(connection: &Connection, id: &StripeId) -> Result<Option<(i64, Option<String>)>, Failure> {
-    let sql = "SELECT object, purchase FROM objects WHERE id = ?1";
+    let sql = concat!("SELECT object, purchase FROM objects WHERE ", named!("?1"));
     rows::first(connection, sql, [id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
@@ -231,10 +241,8 @@ pub(super) fn judge(
 
 /// The purchase that an object is linked to.
 pub(super) fn linked(connection: &Connection, id: &StripeId) -> Result<Option<PurchaseId>, Failure> {
-    let found =
-        rows::first(connection, "SELECT purchase FROM objects WHERE id = ?1", [id.as_str()], |row| {
-            row.maybe_parsed("purchase", purchase)
-        })?;
+    let sql = concat!("SELECT purchase FROM objects WHERE ", named!("?1"));
+    let found = rows::first(connection, sql, [id.as_str()], |row| row.maybe_parsed("purchase", purchase))?;
     Ok(found.flatten())
 }
 
@@ -247,16 +255,35 @@ pub(super) fn link(
     drawn: u64,
     seen: Option<Ticket>,
 ) -> Result<bool, Failure> {
-    let object = object_named(id.clone());
-    let sql = "INSERT INTO objects (id, kind, purchase) VALUES (?1, ?2, ?3)
-         ON CONFLICT (id) DO UPDATE SET purchase = excluded.purchase WHERE purchase IS NOT excluded.purchase
-         RETURNING object";
-    let link = params![id.as_str(), object.kind.word(), purchase.as_str()];
-    let Some(joined) = rows::one::<i64>(connection, sql, link)? else { return Ok(false) };
+    let (joined, before) = find_or_make(connection, &object_named(id.clone()))?;
+    if before.as_deref() == Some(purchase.as_str()) {
+        return Ok(false);
+    }
+    let sql = "UPDATE objects SET purchase = ?2 WHERE object = ?1";
+    rows::run(connection, sql, params![joined, purchase.as_str()])?;
     let waiting = rows::run(
         connection,
         "UPDATE events SET mark = ?2 WHERE object = ?1 AND state = 'pending' AND mark > ?3",
         params![joined, number(drawn), number(seen.map_or(0, |ticket| ticket.0))],
     )?;
     Ok(waiting > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::schema;
+
+    #[test]
+    fn an_id_is_found_without_a_walk_over_all() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (_, _, connection) = schema::fresh(&folder);
+        for sql in [OBJECTS_OF_PURCHASE, concat!("SELECT object FROM objects WHERE ", named!("?"))] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("is SQL");
+            let steps = plan.raw_query().mapped(|row| row.get::<_, String>("detail"));
+            let steps: Vec<_> = steps.collect::<Result<_, _>>().expect("is explained");
+            assert!(steps.iter().any(|step| step.contains("INDEX objects_by_id")), "{sql}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN objects")), "{sql}: {steps:?}");
+        }
+    }
 }

@@ -1,10 +1,9 @@
 //! What Stripe tells of a change, in each of the shapes that an endpoint may get.
 
-use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
+use super::id::{id_at, id_of};
 use super::object;
 use crate::stripe::client::STRIPE_VERSION;
 
@@ -38,7 +37,9 @@ impl Event {
     /// Its id, which depends on the rendering: a thin destination sends other events than a snapshot one.
     pub fn id(&self, rendering: Rendering) -> String {
         match rendering {
-            Rendering::PreBasil | Rendering::Endive => id_of("evt_1", 24, self.seed, self.serial, "event"),
+            Rendering::PreBasil | Rendering::Endive => {
+                id_at("evt_1", self.at, self.seed, self.serial, "event")
+            }
             Rendering::Thin => id_of("evt_65", 40, self.seed, self.serial, "thin"),
         }
     }
@@ -93,12 +94,6 @@ impl Event {
         };
         serde_json::to_vec_pretty(&envelope).unwrap_or_default()
     }
-}
-
-/// An id that looks like Stripe's and is a function of seed, serial and what it names.
-pub(super) fn id_of(prefix: &str, length: usize, seed: u64, serial: u64, what: &str) -> String {
-    let hex = HEXLOWER.encode(&Sha256::digest(format!("{what}/{prefix}/{seed}/{serial}")));
-    format!("{prefix}{}", hex.get(..length).unwrap_or(&hex))
 }
 
 /// What changed, as it was before: objects by their changed fields, lists whole (Stripe, events/object).

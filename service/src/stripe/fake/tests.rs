@@ -134,6 +134,21 @@ fn equal_seeds_tell_equal_stories_and_others_share_no_id() {
 }
 
 #[test]
+fn ids_tell_their_second_as_stripes_do() {
+    // Of examples in the reference: `evt_1NG8Du2eZvKYlo2CUI79vXWy`, `pi_3MtwBwLkdIwHu7ix28a3tqPa`,
+    // `sub_1MowQVLkdIwHu7ixeRlqHVzs`, each with its `created`.
+    for (second, letters) in [(1_686_089_970, "NG8Du"), (1_680_800_504, "MtwBw"), (1_679_609_767, "MowQV")] {
+        assert_eq!(super::stamp(jiff::Timestamp::from_second(second).expect("a time")), letters);
+    }
+    let id = |second| {
+        let at = jiff::Timestamp::from_second(second).expect("a time");
+        world().buy(Purchase::of("price_1"), at).events[0].id(Rendering::Endive)
+    };
+    let (earlier, later) = (id(1_686_089_970), id(1_686_089_971));
+    assert!(earlier < later && earlier.len() == "evt_1NG8Du2eZvKYlo2CUI79vXWy".len(), "{earlier}, {later}");
+}
+
+#[test]
 fn a_twin_is_the_same_change_under_another_id() {
     let event = world().buy(Purchase::of("price_1"), at(0)).events.remove(0);
     let twin = event.twin();

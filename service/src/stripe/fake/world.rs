@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::billing::{Books, Change, Ids};
-use super::event::{Event, id_of};
+use super::event::Event;
+use super::id::{id_at, id_of};
 use super::object::{self, Expand, billing};
 use super::purchase::{Kind, PaymentPlan, Purchase};
 use super::subscription::Start;
@@ -171,12 +172,12 @@ impl World {
     fn begin(&self, world: &mut State, purchase: Purchase, at: Timestamp) -> Record {
         world.serial += 1;
         let serial = world.serial;
-        let Ids { subscription, invoice, customer } = self.ids(serial);
-        let id = |prefix: &str, length| id_of(prefix, length, self.seed, serial, "object");
+        let Ids { subscription, invoice, customer } = self.ids(serial, at);
+        let id = |prefix: &str| id_at(prefix, at, self.seed, serial, "object");
         Record {
-            session: id(&format!("cs_{}_a1", self.mode), 56),
-            intent: id("pi_3", 23),
-            charge: id("ch_3", 23),
+            session: id_of(&format!("cs_{}_a1", self.mode), 56, self.seed, serial, "object"),
+            intent: id("pi_3"),
+            charge: id("ch_3"),
             subscription,
             invoice,
             customer,
@@ -213,9 +214,10 @@ impl World {
     }
 
     /// The ids of what begins with this serial number.
-    fn ids(&self, serial: u64) -> Ids {
-        let id = |prefix, length| id_of(prefix, length, self.seed, serial, "object");
-        Ids { subscription: id("sub_1", 23), invoice: id("in_1", 23), customer: id("cus_", 14) }
+    fn ids(&self, serial: u64, at: Timestamp) -> Ids {
+        let id = |prefix| id_at(prefix, at, self.seed, serial, "object");
+        let customer = id_of("cus_", 14, self.seed, serial, "object");
+        Ids { subscription: id("sub_1"), invoice: id("in_1"), customer }
     }
 
     /// A purchase goes on; without events where it does not wait for this turn.

@@ -16,7 +16,7 @@ impl World {
         let purchase = purchase.kind(Kind::Subscription);
         let mut world = self.state();
         world.serial += 1;
-        let ids = self.ids(world.serial);
+        let ids = self.ids(world.serial, at);
         let (subscription, customer) = (ids.subscription.clone(), ids.customer.clone());
         world.books.open(ids.clone(), None, &purchase, start, at.as_second());
         let changes = world.books.first_changes(&ids, start);
@@ -28,7 +28,7 @@ impl World {
     pub fn turn_subscription(&self, id: &str, turn: SubscriptionTurn, at: Timestamp) -> Vec<Event> {
         let mut world = self.state();
         world.serial += 1;
-        let invoice = self.ids(world.serial).invoice;
+        let invoice = self.ids(world.serial, at).invoice;
         let changes = world.books.turn(id, turn, at.as_second(), invoice);
         self.tell(&mut world, changes, at)
     }
