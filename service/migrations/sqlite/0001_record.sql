@@ -5,7 +5,8 @@
 -- `lz4-1` have the program's packed-1.dict for their dictionary.
 --
 -- What `record_event` writes is paid for by every event, while Stripe waits: `sequence`, `objects`, `events` and `bodies`.
--- These have no foreign keys and no more indexes than are asked for, and all but two of their trees grow at the end.
+-- These have no foreign keys and no more indexes than are asked for, and all of their trees but `objects_by_id` grow at the
+-- end or near it: Stripe's ids of events begin with their second.
 
 -- The counter that puts marks and tickets in one order. Drawn inside the writing transaction, so it survives a crash.
 CREATE TABLE sequence (
