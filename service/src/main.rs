@@ -6,7 +6,7 @@ use grantsmith_service::app;
 use grantsmith_service::config::Cli;
 use mimalloc::MiMalloc;
 
-/// More than a tenth of what an acknowledgement costs was glibc's malloc and free. SQLite uses it too (feature `override`).
+/// More than a tenth of what an acknowledgement costs was glibc's malloc and free. SQLite allocates with this one too (feature `override`).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -11,6 +11,7 @@ use grantsmith_service::stripe::signature;
 use grantsmith_tests::{WEBHOOK_SECRET, stack};
 use jiff::SignedDuration;
 use rand::RngExt;
+use rand::distr::Alphanumeric;
 
 /// Whether the events are purchases that make work behind the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,6 @@ const STAMP: usize = 5;
 const ACCOUNT: usize = 10;
 /// Hex of a SHA-256.
 const SIGNATURE: usize = 64;
-const LETTERS: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 /// A paid session's event as the fake Stripe renders it, within its request, and where its ids and signature stand.
 ///
@@ -157,7 +157,7 @@ fn write_ids(places: &[Vec<usize>; IDS], ids: &[[u8; ROLLED]; IDS], request: &mu
 
 fn rolled() -> [u8; ROLLED] {
     let mut dice = rand::rng();
-    std::array::from_fn(|_| LETTERS[dice.random_range(0..LETTERS.len())])
+    std::array::from_fn(|_| dice.sample(Alphanumeric))
 }
 
 /// Where the last letters of an id stand, wherever it does.

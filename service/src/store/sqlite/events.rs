@@ -160,7 +160,7 @@ pub(super) fn list(
             )
             .to_owned(),
         );
-        values.extend(std::array::from_fn::<_, 3, _>(|_| Value::from(purchase.clone())));
+        values.extend(std::iter::repeat_n(Value::from(purchase.clone()), 3));
     }
     if let Some(cursor) = after {
         conditions.push("e.place < coalesce((SELECT place FROM events WHERE id = ?), ?)".to_owned());

@@ -246,6 +246,12 @@ pub(super) fn linked(connection: &Connection, id: &StripeId) -> Result<Option<Pu
     Ok(found.flatten())
 }
 
+/// Writes down whose an object is; false if that stands there already.
+pub(super) fn join(connection: &Connection, object: i64, purchase: &PurchaseId) -> Result<bool, Failure> {
+    let sql = "UPDATE objects SET purchase = ?2 WHERE object = ?1 AND purchase IS NOT ?2";
+    Ok(rows::run(connection, sql, params![object, purchase.as_str()])? > 0)
+}
+
 /// Links an object to a purchase. True if that joins events that wait for a look: they are put after every look that has
 /// begun, as none has taken them in, except those from before the look that has `seen` the object as it stands.
 pub(super) fn link(
@@ -255,12 +261,10 @@ pub(super) fn link(
     drawn: u64,
     seen: Option<Ticket>,
 ) -> Result<bool, Failure> {
-    let (joined, before) = find_or_make(connection, &object_named(id.clone()))?;
-    if before.as_deref() == Some(purchase.as_str()) {
+    let (joined, _) = find_or_make(connection, &object_named(id.clone()))?;
+    if !join(connection, joined, purchase)? {
         return Ok(false);
     }
-    let sql = "UPDATE objects SET purchase = ?2 WHERE object = ?1";
-    rows::run(connection, sql, params![joined, purchase.as_str()])?;
     let waiting = rows::run(
         connection,
         "UPDATE events SET mark = ?2 WHERE object = ?1 AND state = 'pending' AND mark > ?3",

@@ -216,11 +216,7 @@ fn replace_snapshot(
 /// taken in all that was told of them.
 fn link(connection: &Connection, decision: &Decision, object: i64) -> Result<(), Failure> {
     let own = &decision.snapshot.object.id;
-    rows::run(
-        connection,
-        "UPDATE objects SET purchase = ?2 WHERE object = ?1 AND purchase IS NOT ?2",
-        params![object, decision.purchase.as_str()],
-    )?;
+    objects::join(connection, object, &decision.purchase)?;
     let mut drawn = None;
     let mut joined = false;
     for id in decision.links.iter().filter(|id| *id != own) {
