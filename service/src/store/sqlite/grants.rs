@@ -271,7 +271,7 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
         Ok((row.word("state")?, row.word("reason")?, row.count("many")?))
     })?;
     Ok(Counts {
-        dirty: count("SELECT count(*) FROM objects WHERE due IS NOT NULL")?,
+        dirty: objects::count_dirty(connection)?,
         grants,
         deliveries_due: count("SELECT count(*) FROM deliveries WHERE due IS NOT NULL")?,
         deliveries_parked: count("SELECT count(*) FROM deliveries WHERE state = 'parked'")?,

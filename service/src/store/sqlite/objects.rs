@@ -39,16 +39,18 @@ pub(super) fn draw(connection: &Connection) -> Result<u64, Failure> {
 }
 
 /// An object's number and purchase.
-fn find(connection: &Connection, id: &StripeId) -> Result<Option<(i64, Option<String>)>, Failure> {
+fn find(connection: &Connection, id: &StripeId) -> Result<Option<(i64, Option<PurchaseId>)>, Failure> {
     let sql = concat!("SELECT object, purchase FROM objects WHERE ", named!("?1"));
-    rows::first(connection, sql, [id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+    rows::first(connection, sql, [id.as_str()], |row| {
+        Ok((row.value("object")?, row.maybe_parsed("purchase", purchase)?))
+    })
 }
 
 /// Finds or makes an object, and gives its number and purchase.
 pub(super) fn find_or_make(
     connection: &Connection,
     object: &Object,
-) -> Result<(i64, Option<String>), Failure> {
+) -> Result<(i64, Option<PurchaseId>), Failure> {
     if let Some(found) = find(connection, &object.id)? {
         return Ok(found);
     }
@@ -91,8 +93,8 @@ pub(super) fn signal(
             find_or_make(connection, signal)?
         }
     };
-    if let Some(id) = linked.as_deref().and_then(|id| StripeId::parse(id).ok()) {
-        mark(connection, &object_named(id), drawn, due)?;
+    if let Some(id) = linked.as_ref().and_then(PurchaseId::stripe_id) {
+        mark(connection, &object_named(id.clone()), drawn, due)?;
     }
     Ok(object)
 }
@@ -146,6 +148,12 @@ pub(super) fn dirty(connection: &Connection, now: Timestamp, limit: u32) -> Resu
     Ok(dirty)
 }
 
+/// How many objects wait for a look, now or later.
+pub(super) fn count_dirty(connection: &Connection) -> Result<u64, Failure> {
+    let of = |turn| format!("(SELECT count(*) FROM objects WHERE due IS NOT NULL AND {turn})");
+    rows::count(connection, &format!("SELECT {}", TURNS.map(of).join(" + ")), [])
+}
+
 fn due_of(connection: &Connection, which: &str, now: Timestamp, limit: u32) -> Result<Vec<Dirty>, Failure> {
     let sql = format!(
         "SELECT id, kind, tries FROM objects WHERE due <= ?1 AND due IS NOT NULL AND {which} ORDER BY due LIMIT ?2"
@@ -164,13 +172,14 @@ pub(super) fn look_failed(
     due: Timestamp,
     reason: Reason,
 ) -> Result<(), Failure> {
-    let sql = "UPDATE objects SET
+    let Some((waiting, _)) = find(connection, &object.id)? else { return Ok(()) };
+    let put_off = "UPDATE objects SET
              tries = tries + 1,
              due = CASE WHEN mark > ?2 THEN due ELSE ?3 END
-         WHERE id = ?1 AND due IS NOT NULL
-         RETURNING object";
-    let put_off = params![object.id.as_str(), number(ticket.0), millis(due)];
-    let Some(waiting) = rows::one::<i64>(connection, sql, put_off)? else { return Ok(()) };
+         WHERE object = ?1 AND due IS NOT NULL";
+    if rows::run(connection, put_off, params![waiting, number(ticket.0), millis(due)])? == 0 {
+        return Ok(());
+    }
     rows::run(
         connection,
         "UPDATE events SET reason = ?3
@@ -194,7 +203,7 @@ pub(super) struct Ended<'a> {
 pub(super) fn look_ended(connection: &Connection, ended: &Ended<'_>) -> Result<(), Failure> {
     let (object, linked) = find_or_make(connection, ended.object)?;
     clean(connection, object, ended.ticket, None)?;
-    let owner = linked.as_deref().unwrap_or(ended.object.id.as_str());
+    let owner = linked.as_ref().map_or(ended.object.id.as_str(), PurchaseId::as_str);
     let verdict = Verdict { state: ended.state, reason: Some(ended.reason), detail: Some(ended.detail) };
     let judged = judge(connection, owner, object, ended.ticket, &verdict)?;
     if judged > 0
@@ -241,9 +250,7 @@ pub(super) fn judge(
 
 /// The purchase that an object is linked to.
 pub(super) fn linked(connection: &Connection, id: &StripeId) -> Result<Option<PurchaseId>, Failure> {
-    let sql = concat!("SELECT purchase FROM objects WHERE ", named!("?1"));
-    let found = rows::first(connection, sql, [id.as_str()], |row| row.maybe_parsed("purchase", purchase))?;
-    Ok(found.flatten())
+    Ok(find(connection, id)?.and_then(|(_, purchase)| purchase))
 }
 
 /// Writes down whose an object is; false if that stands there already.
@@ -275,19 +282,94 @@ pub(super) fn link(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::store::sqlite::schema;
 
-    #[test]
-    fn an_id_is_found_without_a_walk_over_all() {
+    fn session(number: usize) -> Object {
+        let id = StripeId::parse(&format!("cs_test_{number:08}")).expect("is an id");
+        Object { kind: ObjectKind::Session, id }
+    }
+
+    /// A record in which objects wait for a look, and their events with them.
+    fn crowded(objects: usize) -> (tempfile::TempDir, Connection) {
         let folder = tempfile::tempdir().expect("folder");
-        let (_, _, connection) = schema::fresh(&folder);
-        for sql in [OBJECTS_OF_PURCHASE, concat!("SELECT object FROM objects WHERE ", named!("?"))] {
-            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("is SQL");
-            let steps = plan.raw_query().mapped(|row| row.get::<_, String>("detail"));
-            let steps: Vec<_> = steps.collect::<Result<_, _>>().expect("is explained");
-            assert!(steps.iter().any(|step| step.contains("INDEX objects_by_id")), "{sql}: {steps:?}");
-            assert!(!steps.iter().any(|step| step.starts_with("SCAN objects")), "{sql}: {steps:?}");
+        let (_, _, mut connection) = schema::fresh(&folder);
+        let transaction = connection.transaction().expect("begins");
+        for number in 0..objects {
+            mark_dirty(&transaction, &session(number), Timestamp::UNIX_EPOCH).expect("marks");
+            let sql = "INSERT INTO events (place, id, kind, created, received, livemode, object, mark, state)
+                 VALUES (?1, 'evt_' || ?1, 'checkout.session.completed', 0, 0, 0, ?1, ?1, 'pending')";
+            rows::run(&transaction, sql, [number + 1]).expect("inserts");
         }
+        transaction.commit().expect("commits");
+        (folder, connection)
+    }
+
+    /// Steps that SQLite takes for some work.
+    fn steps(connection: &mut Connection, work: impl FnOnce(&Connection)) -> usize {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&steps);
+        let step = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        connection.progress_handler(1, Some(step)).expect("is counted");
+        work(connection);
+        steps.load(Ordering::Relaxed)
+    }
+
+    fn mark_again(connection: &Connection) {
+        mark_dirty(connection, &session(7), Timestamp::UNIX_EPOCH).expect("marks");
+    }
+
+    fn fail(connection: &Connection) {
+        let (ticket, reason) = (Ticket(1_000_000), Reason::StripeUnavailable);
+        look_failed(connection, &session(7), ticket, Timestamp::UNIX_EPOCH, reason).expect("is put off");
+    }
+
+    fn end(connection: &Connection) {
+        look_ended(
+            connection,
+            &Ended {
+                object: &session(7),
+                ticket: Ticket(1_000_000),
+                state: EventState::Ignored,
+                reason: Reason::NotOurs,
+                detail: "",
+                at: Timestamp::UNIX_EPOCH,
+            },
+        )
+        .expect("ends");
+    }
+
+    fn join_another(connection: &Connection) {
+        let purchase = purchase("cs_test_00000008").expect("names a purchase");
+        let drawn = draw(connection).expect("draws");
+        link(connection, &session(7).id, &purchase, drawn, None).expect("links");
+        linked(connection, &session(7).id).expect("is found");
+    }
+
+    #[test]
+    fn what_is_known_of_one_object_is_found_without_a_walk_over_all() {
+        let (_few, mut few) = crowded(100);
+        let (_many, mut many) = crowded(1_000);
+        for work in [mark_again, join_another, fail, end] {
+            let (of_few, of_many) = (steps(&mut few, work), steps(&mut many, work));
+            assert!(of_many < of_few + 50, "{of_few} steps among 100 objects, {of_many} among 1000");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_counted_without_a_walk_over_what_does_not() {
+        let [few, many] = [100, 1_000].map(|objects| {
+            let (_folder, mut connection) = crowded(objects);
+            let rest = "UPDATE objects SET mark = NULL, due = NULL WHERE object > 2";
+            rows::run(&connection, rest, []).expect("rests");
+            steps(&mut connection, |db| assert_eq!(count_dirty(db).expect("counts"), 2))
+        });
+        assert!(many < few + 50, "{few} steps beside 100 objects, {many} beside 1000");
     }
 }
