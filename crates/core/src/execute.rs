@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::grant::{Cause, Grant, GrantId, LicenseName};
-use crate::license::{AppId, LicenseKey};
-use crate::plan::{Observed, Plan, Policy, Revocation, Step, plan};
+use crate::license::{AppId, Fingerprint, LicenseKey, LicenseStatus};
+use crate::plan::{Brought, Observed, Plan, Policy, Revocation, Step, plan};
 use crate::port::{
     ApiError, Attempt, AttemptId, AttemptLog, Change, Class, Clock, CreateLicense, Kept, KeptState,
     LicenseApi, Listing, LogError, Moment, Outcome, Priority, Record, Refusal, ResetId, ResetOutcome,
@@ -25,7 +25,8 @@ const MOST_ROUNDS: usize = 1_000;
 /// A create is sent this soon after its attempt was opened, or not at all: the process may have slept in between.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 
-/// Brings grants to what they declare. One per process: it remembers when this process first saw each open attempt.
+/// Brings grants to what they declare. One per process: it remembers when this process first saw each open attempt, and for
+/// the time of a quarantine what it has brought licenses to.
 pub struct Executor {
     api: Arc<dyn LicenseApi>,
     log: Arc<dyn AttemptLog>,
@@ -33,6 +34,7 @@ pub struct Executor {
     policy: Policy,
     new_id: Box<dyn Fn() -> AttemptId + Send + Sync>,
     first_seen: Mutex<BTreeMap<AttemptId, Moment>>,
+    brought: Mutex<BTreeMap<Fingerprint, Brought>>,
 }
 
 /// Where a grant stands after a round of work.
@@ -127,7 +129,8 @@ impl Executor {
         policy: Policy,
         new_id: impl Fn() -> AttemptId + Send + Sync + 'static,
     ) -> Self {
-        Self { api, log, clock, policy, new_id: Box::new(new_id), first_seen: Mutex::default() }
+        let new_id = Box::new(new_id);
+        Self { api, log, clock, policy, new_id, first_seen: Mutex::default(), brought: Mutex::default() }
     }
 
     /// The policy that plans are made by.
@@ -148,8 +151,7 @@ impl Executor {
                 Err(error) => return stopped(last, Failure::Log(error)),
             };
             let first_seen = self.see(&record);
-            let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen };
-            let plan = plan(grant, &observed, &self.policy, self.clock.now());
+            let plan = self.plan(grant, &record, &listings, &first_seen);
             if plan.steps.is_empty() {
                 return Report { licenses: plan.licenses, again: plan.again, failure: None };
             }
@@ -179,8 +181,7 @@ impl Executor {
         let first_seen = self.see(&record);
         let mut rehearsed = Plan::default();
         loop {
-            let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen };
-            let next = plan(grant, &observed, &self.policy, self.clock.now());
+            let next = self.plan(grant, &record, &listings, &first_seen);
             let adopted: Vec<Kept> = next.steps.iter().filter_map(adoption).collect();
             let over = adopted.is_empty();
             record.licenses.extend(adopted);
@@ -194,10 +195,30 @@ impl Executor {
         }
     }
 
+    fn plan(
+        &self,
+        grant: &Grant,
+        record: &Record,
+        listings: &BTreeMap<AppId, Arc<Listing>>,
+        first_seen: &BTreeMap<AttemptId, Moment>,
+    ) -> Plan {
+        let brought = lock(&self.brought);
+        let observed = Observed { record, listings, first_seen, brought: &brought };
+        plan(grant, &observed, &self.policy, self.clock.now())
+    }
+
+    /// Remembers what AuthForge says it has brought a license to.
+    fn brought(&self, key: &LicenseKey, status: LicenseStatus) {
+        let at = self.clock.now().moment;
+        let mut brought = lock(&self.brought);
+        brought.retain(|_, brought| at < brought.at.plus(self.policy.quarantine));
+        brought.insert(key.fingerprint(), Brought { status, at });
+    }
+
     /// Remembers when each open attempt was first seen, and forgets those that are settled.
     fn see(&self, record: &Record) -> BTreeMap<AttemptId, Moment> {
         let now = self.clock.now().moment;
-        let mut seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.first_seen);
         let mut open = BTreeMap::new();
         for attempt in &record.attempts {
             if attempt.outcome == Outcome::Open {
@@ -208,6 +229,10 @@ impl Executor {
         }
         open
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn adoption(step: &Step) -> Option<Kept> {
@@ -270,7 +295,11 @@ impl Round<'_> {
             Step::Settle(attempt, outcome) => Ok(log.settle(self.id, attempt, outcome).await?),
             Step::Adopt(kept) => Ok(log.keep(self.id, kept).await?),
             Step::NoteRevokedElsewhere(key) => self.note(key, KeptState::RevokedElsewhere).await,
-            Step::Revoke(key, Revocation::Surplus) => Ok(api.revoke(key, self.priority).await?),
+            Step::Revoke(key, Revocation::Surplus) => {
+                api.revoke(key, self.priority).await?;
+                self.executor.brought(key, LicenseStatus::Revoked);
+                Ok(())
+            }
             Step::Revoke(key, Revocation::Declared(cause)) => self.revoke(key, *cause).await,
             Step::Reinstate(key) => {
                 self.note(key, KeptState::Reinstating).await?;
@@ -280,6 +309,7 @@ impl Round<'_> {
                     }
                     done => {
                         done?;
+                        self.executor.brought(key, LicenseStatus::Active);
                         self.note(key, KeptState::Live).await
                     }
                 }
@@ -322,11 +352,7 @@ impl Round<'_> {
             watched_at: None,
         };
         log.open(self.id, self.record.version, &attempt).await?;
-        self.executor
-            .first_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(attempt.id.clone(), now.moment);
+        lock(&self.executor.first_seen).insert(attempt.id.clone(), now.moment);
         if clock.now().moment > now.moment.plus(SEND_WITHIN) {
             log.settle(self.id, &attempt.id, &Outcome::NotSent).await?;
             return Ok(());

@@ -64,6 +64,26 @@ pub struct Observed<'a> {
     pub listings: &'a BTreeMap<AppId, Arc<Listing>>,
     /// When this process first saw each open attempt.
     pub first_seen: &'a BTreeMap<AttemptId, Moment>,
+    /// What this process has lately brought licenses to: listings may not tell it yet.
+    pub brought: &'a BTreeMap<Fingerprint, Brought>,
+}
+
+/// What a call has brought a license to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brought {
+    /// Its status since.
+    pub status: LicenseStatus,
+    /// When AuthForge had answered.
+    pub at: Moment,
+}
+
+impl Observed<'_> {
+    /// A license's status: what a listing tells of it, or what this process knows better.
+    fn status(&self, row: &License, listing: &Listing, policy: &Policy) -> LicenseStatus {
+        let brought = self.brought.get(&row.key.fingerprint());
+        let late = brought.filter(|brought| listing.begun_at() < brought.at.plus(policy.quarantine));
+        late.map_or(row.status, |brought| brought.status)
+    }
 }
 
 /// What to do next.
@@ -181,7 +201,10 @@ impl<'a> Planner<'a> {
     fn license(&mut self, desired: &'a Desired) -> Reason {
         let label = Label::new(&self.grant.purchase, &desired.name, desired.generation);
         let listing = self.observed.listings.get(&desired.app_id).map(AsRef::as_ref);
-        let rows = listing.map_or(&[][..], |listing| listing.labeled(&label));
+        let rows = listing.map_or_else(Vec::new, |listing| {
+            let status = |row: &License| self.observed.status(row, listing, self.policy);
+            listing.labeled(&label).iter().map(|row| License { status: status(row), ..row.clone() }).collect()
+        });
         let record = self.observed.record;
         let mine = |name: &LicenseName, generation| *name == desired.name && generation == desired.generation;
         let attempts: Vec<&Attempt> =
@@ -219,6 +242,11 @@ impl<'a> Planner<'a> {
             self.plan.steps.push(Step::Adopt(unit.adopted(found, attempt)));
             return Reason::Adopted;
         }
+        // Revoked, in a listing that stopped early.
+        if unit.rows.iter().any(|row| !self.observed.record.keeps(&row.key)) {
+            self.look(unit, self.now.moment);
+            return Reason::Issuing;
+        }
         let open: Vec<&Attempt> = unit.open().collect();
         if !open.is_empty() {
             return self.unclear(unit, &open);
@@ -226,7 +254,8 @@ impl<'a> Planner<'a> {
         self.watch(unit);
         if unit.desired.state != DesiredState::Active {
             // We made none, but somebody else's code may have, before us.
-            if unit.attempts.is_empty() && !self.fresh() && unit.listing.is_none() {
+            let looked = unit.listing.is_some_and(Listing::is_complete);
+            if unit.attempts.is_empty() && !self.fresh() && !looked {
                 self.look(unit, self.now.moment);
             }
             return unit.desired.reason;
@@ -414,17 +443,10 @@ impl<'a> Planner<'a> {
     ///
     /// That is remembered until a complete listing says otherwise, so it is looked for again now and then.
     fn surplus(&mut self, unit: &Unit<'_>, kept: &Kept) -> bool {
-        let mut foreign = false;
-        let record = self.observed.record;
-        for row in
-            unit.rows.iter().filter(|row| !record.keeps(&row.key) && row.status == LicenseStatus::Active)
-        {
-            if unit.maker(row, self.policy).is_some() {
-                self.plan.steps.push(Step::Revoke(row.key.clone(), Revocation::Surplus));
-            } else {
-                foreign = true;
-            }
-        }
+        let (ours, others) = unit.besides(self.observed.record, self.policy);
+        let foreign = !others.is_empty();
+        let revoke = |row: &License| Step::Revoke(row.key.clone(), Revocation::Surplus);
+        self.plan.steps.extend(ours.into_iter().map(revoke));
         let complete = unit.listing.is_some_and(Listing::is_complete);
         let duplicated = foreign || (kept.duplicated && !complete);
         if duplicated != kept.duplicated {
@@ -446,7 +468,10 @@ impl<'a> Planner<'a> {
             if due > self.now.wall {
                 self.wait(due.duration_since(self.now.wall).unsigned_abs());
             } else if unit.listing.is_some_and(Listing::is_complete) {
-                self.plan.steps.push(Step::Watched(attempt.id.clone(), self.now.wall));
+                // Only once what was found is gone: nobody would look again for what could not be revoked.
+                if unit.besides(self.observed.record, self.policy).0.is_empty() {
+                    self.plan.steps.push(Step::Watched(attempt.id.clone(), self.now.wall));
+                }
             } else {
                 self.look(unit, self.now.moment);
             }

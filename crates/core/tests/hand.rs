@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use grantsmith_core::grant::{Cause, DesiredState, GrantId, Hand, LicenseName};
+use grantsmith_core::label::Label;
 use grantsmith_core::license::{LicenseKey, LicenseStatus};
 use grantsmith_core::plan::{Observed, Policy, Revocation, Step, plan};
 use grantsmith_core::port::{Class, Clock, Kept, KeptState, Record, Reset, ResetId, ResetOutcome};
 use grantsmith_core::testing::{Fault, ManualClock, World, grant};
 use grantsmith_core::{Grant, Reason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 fn paid() -> Grant {
@@ -35,6 +36,20 @@ fn live(world: &World) -> Vec<LicenseKey> {
         let active = truth.licenses.iter().filter(|license| license.status == LicenseStatus::Active);
         active.map(|license| license.key.clone()).collect()
     })
+}
+
+#[test]
+fn a_hand_brings_back_once_what_somebody_else_had_revoked() {
+    let world = World::new();
+    let reinstate = Hand { state: Some(DesiredState::Active), ..Hand::default() };
+    let wanted = under(&grant("sub_hand").build().expect("grant"), &reinstate);
+    let label = Label::new(&wanted.purchase, &LicenseName::main(), 1);
+    let key = world.api.made_elsewhere(&label, &wanted.licenses[0].app_id, SignedDuration::from_hours(1));
+    world.api.revoked_elsewhere(&key);
+    world.clock.advance(Duration::from_secs(3_600));
+    world.settle(&wanted).expect("comes to rest");
+    assert_eq!(live(&world), [key]);
+    assert_eq!(world.api.truth(|truth| truth.reinstatements.len()), 1);
 }
 
 #[test]
@@ -280,7 +295,7 @@ proptest! {
         let record = Record { version: 1, licenses, recent_revocations: spent, ..Record::default() };
         let clock = ManualClock::default();
         let (listings, first_seen) = (BTreeMap::new(), BTreeMap::new());
-        let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen };
+        let observed = Observed { record: &record, listings: &listings, first_seen: &first_seen, brought: &BTreeMap::new() };
         let plan = plan(&grant, &observed, &Policy::default(), clock.now());
         let revoked = |generation: u32| {
             let key = LicenseKey::new(format!("KEY-{generation}"));

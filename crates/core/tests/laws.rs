@@ -55,7 +55,12 @@ impl Case {
 
     fn plan_with(&self, listing: Option<Listing>) -> Plan {
         let listings = listing.into_iter().map(|listing| (app(), Arc::new(listing))).collect();
-        let observed = Observed { record: &self.record, listings: &listings, first_seen: &self.first_seen };
+        let observed = Observed {
+            record: &self.record,
+            listings: &listings,
+            first_seen: &self.first_seen,
+            brought: &BTreeMap::new(),
+        };
         let now = Now { wall: at(0), moment: MOMENT };
         plan(&self.grant, &observed, &Policy::default(), now)
     }
@@ -371,7 +376,7 @@ proptest! {
         });
         world.api.lag(Duration::from_secs(lag));
         world.api.script(faults);
-        world.api.break_lists(broken_lists);
+        world.api.break_lists(vec![0; broken_lists]);
         for state in [vec![DesiredState::Active], states].concat() {
             for license in &mut wanted.licenses {
                 license.state = state;

@@ -11,7 +11,8 @@ pub(super) struct Unit<'a> {
     pub(super) desired: &'a Desired,
     pub(super) label: Label,
     pub(super) listing: Option<&'a Listing>,
-    pub(super) rows: &'a [License],
+    /// What was listed under its label, each in the status that is known best.
+    pub(super) rows: Vec<License>,
     pub(super) attempts: Vec<&'a Attempt>,
 }
 
@@ -33,11 +34,13 @@ impl<'a> Unit<'a> {
         self.attempts.iter().copied().filter(move |attempt| unclear(&attempt.outcome))
     }
 
-    /// Of several, live before revoked, then the oldest, then by key so that every process chooses the same.
-    pub(super) fn best(&self, record: &Record) -> Option<&'a License> {
+    /// Of several, live before revoked, then the oldest, then by key so that every process chooses the same. None that is
+    /// revoked where a listing stopped early: a live one may be on a later page.
+    pub(super) fn best(&self, record: &Record) -> Option<&License> {
+        let complete = self.listing.is_some_and(Listing::is_complete);
         self.rows
             .iter()
-            .filter(|row| !record.keeps(&row.key))
+            .filter(|row| !record.keeps(&row.key) && (complete || row.status == LicenseStatus::Active))
             .min_by_key(|row| (row.status != LicenseStatus::Active, row.created_at, row.key.fingerprint()))
     }
 
@@ -46,6 +49,13 @@ impl<'a> Unit<'a> {
         self.attempts.iter().copied().find(|attempt| {
             policy.window(attempt).is_some_and(|(from, to)| (from..=to).contains(&row.created_at))
         })
+    }
+
+    /// Live licenses besides the kept ones: those that our own attempts made, and others.
+    pub(super) fn besides(&self, record: &Record, policy: &Policy) -> (Vec<&License>, Vec<&License>) {
+        let rows = self.rows.iter();
+        rows.filter(|row| !record.keeps(&row.key) && row.status == LicenseStatus::Active)
+            .partition(|row| self.maker(row, policy).is_some())
     }
 
     pub(super) fn adopted(&self, row: &License, attempt: Option<AttemptId>) -> Kept {

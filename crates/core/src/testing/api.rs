@@ -38,13 +38,20 @@ pub struct Truth {
     pub creates: usize,
     /// Listings that were asked for.
     pub lists: usize,
+    /// Keys that were asked to be revoked, in order.
+    pub revocations: Vec<LicenseKey>,
+    /// Keys that were asked to be brought back, in order.
+    pub reinstatements: Vec<LicenseKey>,
     /// Keys whose devices were unbound, in order.
     pub resets: Vec<LicenseKey>,
     visible_at: Vec<Moment>,
+    /// When a license was in another status, and in which, until then.
+    changes: Vec<(Moment, LicenseKey, LicenseStatus)>,
+    change_faults: VecDeque<Class>,
     reset_faults: VecDeque<Class>,
     delayed: Vec<(Moment, CreateLicense)>,
     faults: VecDeque<Option<Fault>>,
-    broken_lists: usize,
+    broken_lists: VecDeque<usize>,
     lag: Duration,
     ahead: SignedDuration,
     tells_time: bool,
@@ -74,14 +81,19 @@ impl FakeApi {
         lock(&self.truth).reset_faults = classes.into_iter().collect();
     }
 
-    /// How long a new license stays out of listings.
+    /// How the next revocations and reinstatements fail, in order, without effect.
+    pub fn refuse_changes(&self, classes: impl IntoIterator<Item = Class>) {
+        lock(&self.truth).change_faults = classes.into_iter().collect();
+    }
+
+    /// How long a new license stays out of listings, and a changed one in them as it was.
     pub fn lag(&self, lag: Duration) {
         lock(&self.truth).lag = lag;
     }
 
-    /// This many listings stop after an empty first page.
-    pub fn break_lists(&self, count: usize) {
-        lock(&self.truth).broken_lists = count;
+    /// The next listings stop after this many rows each.
+    pub fn break_lists(&self, rows: impl IntoIterator<Item = usize>) {
+        lock(&self.truth).broken_lists = rows.into_iter().collect();
     }
 
     /// How far its clock is ahead, and whether it says so.
@@ -107,7 +119,7 @@ impl FakeApi {
 
     /// Somebody else revokes a license.
     pub fn revoked_elsewhere(&self, key: &LicenseKey) {
-        set(&mut lock(&self.truth), key, LicenseStatus::Revoked);
+        self.set(&mut lock(&self.truth), key, LicenseStatus::Revoked);
     }
 
     fn license(
@@ -159,17 +171,34 @@ impl FakeApi {
     fn change(&self, key: &LicenseKey, status: LicenseStatus) -> Result<(), ApiError> {
         let mut truth = lock(&self.truth);
         self.catch_up(&mut truth);
-        if set(&mut truth, key, status) { Ok(()) } else { Err(error(Class::Rejected, "no such license")) }
+        match status {
+            LicenseStatus::Active => truth.reinstatements.push(key.clone()),
+            LicenseStatus::Revoked => truth.revocations.push(key.clone()),
+        }
+        match truth.change_faults.pop_front() {
+            Some(class) => Err(error(class, "by script")),
+            None if self.set(&mut truth, key, status) => Ok(()),
+            None => Err(error(Class::Rejected, "no such license")),
+        }
+    }
+
+    fn set(&self, truth: &mut Truth, key: &LicenseKey, status: LicenseStatus) -> bool {
+        let Some(license) = truth.licenses.iter_mut().find(|license| license.key == *key) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut license.status, status);
+        truth.changes.push((self.clock.now().moment, key.clone(), before));
+        true
     }
 }
 
-fn set(truth: &mut Truth, key: &LicenseKey, status: LicenseStatus) -> bool {
-    truth
-        .licenses
-        .iter_mut()
-        .find(|license| license.key == *key)
-        .map(|license| license.status = status)
-        .is_some()
+impl Truth {
+    /// A license as a listing shows it.
+    fn listed(&self, license: &License, now: Moment) -> License {
+        let late = |(at, key, _): &&(Moment, LicenseKey, _)| *key == license.key && at.plus(self.lag) > now;
+        let before = self.changes.iter().find(late).map(|(.., before)| *before);
+        License { status: before.unwrap_or(license.status), ..license.clone() }
+    }
 }
 
 fn error(class: Class, detail: &str) -> ApiError {
@@ -229,14 +258,11 @@ impl LicenseApi for FakeApi {
             self.catch_up(&mut truth);
             truth.lists += 1;
             let now = self.clock.now().moment;
-            if truth.broken_lists > 0 {
-                truth.broken_lists -= 1;
-                Listing::new(now, false, [])
-            } else {
-                let seen = truth.licenses.iter().zip(&truth.visible_at);
-                let rows = seen.filter(|(license, at)| license.app_id == *app && **at <= now);
-                Listing::new(now, true, rows.map(|(license, _)| license.clone()))
-            }
+            let stops_after = truth.broken_lists.pop_front();
+            let seen = truth.licenses.iter().zip(&truth.visible_at);
+            let rows = seen.filter(|(license, at)| license.app_id == *app && **at <= now);
+            let rows = rows.map(|(license, _)| truth.listed(license, now));
+            Listing::new(now, stops_after.is_none(), rows.take(stops_after.unwrap_or(usize::MAX)))
         };
         self.crash.point().await;
         Ok(Arc::new(listing))
