@@ -109,7 +109,8 @@ pub fn weight(reason: Reason) -> Weight {
         | Reason::Rejected
         | Reason::ReinstateRefused
         | Reason::SecretNameTaken
-        | Reason::ShortenRefused => Weight::Stalled,
+        | Reason::ShortenRefused
+        | Reason::TooManyUnits => Weight::Stalled,
         Reason::Issuing
         | Reason::OutcomeUnknown
         | Reason::RateLimited

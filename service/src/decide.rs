@@ -286,7 +286,8 @@ fn needs_stripe_key() -> Problem {
     Problem { reason: Reason::NeedsStripeKey, fix }
 }
 
-fn merged(known: &[InvoiceFact], seen: &[InvoiceFact]) -> Vec<InvoiceFact> {
+/// What is known of invoices, with what was seen of them since.
+pub fn merged(known: &[InvoiceFact], seen: &[InvoiceFact]) -> Vec<InvoiceFact> {
     let mut all: Vec<InvoiceFact> = known.to_vec();
     for fact in seen {
         match all.iter_mut().find(|known| known.id == fact.id) {

@@ -53,7 +53,8 @@ fn weight(reason: Reason) -> u8 {
         | Reason::DuplicateLicenses
         | Reason::KeyNotFound
         | Reason::ReinstateRefused
-        | Reason::ShortenRefused => 3,
+        | Reason::ShortenRefused
+        | Reason::TooManyUnits => 3,
         Reason::Issuing
         | Reason::OutcomeUnknown
         | Reason::RateLimited

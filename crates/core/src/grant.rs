@@ -134,6 +134,8 @@ pub struct Declared {
     pub slots: Slots,
     /// Its key was imported, and no paid unit of its app has been found for it so far: it stays all the same.
     pub imported: bool,
+    /// A rule has taken it back.
+    pub withdrawn: bool,
 }
 
 /// Where a purchase stands.

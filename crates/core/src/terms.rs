@@ -22,6 +22,9 @@ use crate::reason::Reason;
 pub struct Terms {
     /// The terms of each price that sells licenses. One without a price holds for every line.
     pub lines: Vec<LineTerms>,
+    /// The other prices that were there: they sell no license, while one that comes later may take the place of one that does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
 }
 
 /// The terms of the lines of one price.
@@ -36,7 +39,13 @@ pub struct LineTerms {
 impl Terms {
     /// The same terms for every line, as metadata gives them.
     pub fn for_all(terms: LicenseTerms) -> Self {
-        Self { lines: vec![LineTerms { price: None, terms }] }
+        Self { lines: vec![LineTerms { price: None, terms }], others: Vec::new() }
+    }
+
+    /// The terms that licenses of an app were sold by; the first where there are none.
+    pub fn of_app(&self, app_id: &AppId) -> Option<&LicenseTerms> {
+        let own = self.lines.iter().find(|line| line.terms.app_id == *app_id);
+        own.or(self.lines.first()).map(|line| &line.terms)
     }
 
     /// The terms of a line of this price; none if the line sells no license.
@@ -191,12 +200,13 @@ pub fn resolve(sources: &Sources<'_>) -> Result<Terms, Problem> {
             return Ok(ruled(terms, sources));
         }
     }
-    let mut lines: Vec<LineTerms> = Vec::new();
+    let (mut lines, mut others): (Vec<LineTerms>, Vec<String>) = Default::default();
     for price in sources.prices {
-        if lines.iter().all(|line| line.price.as_deref() != Some(price.id.as_str()))
-            && let Some(terms) = (sources.catalog)(price)
-        {
-            if terms.duration == Duration::Subscription && !recurring {
+        if lines.iter().any(|line| line.price.as_deref() == Some(price.id.as_str())) {
+            continue;
+        }
+        match (sources.catalog)(price) {
+            Some(terms) if terms.duration == Duration::Subscription && !recurring => {
                 return Err(Problem {
                     reason: Reason::TermsConflict,
                     fix: format!(
@@ -206,11 +216,16 @@ pub fn resolve(sources: &Sources<'_>) -> Result<Terms, Problem> {
                     ),
                 });
             }
-            lines.push(LineTerms { price: Some(price.id.clone()), terms });
+            // A setup fee of the same product, beside the subscription that the plan is for.
+            Some(terms) if terms.duration == Duration::Subscription && !price.recurring => {
+                others.push(price.id.clone());
+            }
+            Some(terms) => lines.push(LineTerms { price: Some(price.id.clone()), terms }),
+            None => others.push(price.id.clone()),
         }
     }
     if !lines.is_empty() {
-        return Ok(Terms { lines });
+        return Ok(Terms { lines, others });
     }
     match sources.default_app {
         Some(app) if recurring => Ok(Terms::for_all(LicenseTerms {
@@ -245,7 +260,7 @@ fn ruled(terms: LicenseTerms, sources: &Sources<'_>) -> Terms {
         }
     }
     lines.push(LineTerms { price: None, terms });
-    Terms { lines }
+    Terms { lines, others: Vec::new() }
 }
 
 impl std::fmt::Debug for Sources<'_> {
@@ -358,6 +373,33 @@ mod tests {
             |price| terms.of(Some(price)).map(|terms| (terms.app_id.as_str(), terms.slots, &terms.rules));
         assert_eq!(of("price_1"), Some(("app-1", Slots::Limited(1), &rules)));
         assert_eq!(of("price_2"), Some(("app-1", Slots::Limited(1), &Rules::default())));
+    }
+
+    #[test]
+    fn a_setup_fee_beside_a_subscription_sells_no_license() {
+        let plan = LicenseTerms {
+            app_id: AppId::parse("app-1").expect("an app"),
+            duration: Duration::Subscription,
+            slots: Slots::Limited(1),
+            rules: Rules::default(),
+        };
+        let price =
+            |id: &str, recurring| Price { id: id.to_owned(), lookup_key: None, product: None, recurring };
+        let terms = resolve(&Sources {
+            session: None,
+            subscription: Some(&BTreeMap::new()),
+            prices: &[
+                &price("price_setup", false),
+                &price("price_month", true),
+                &price("price_storage", true),
+            ],
+            catalog: &|price| (price.id != "price_storage").then(|| plan.clone()),
+            default_app: None,
+        })
+        .expect("terms");
+        assert_eq!(terms.of(Some("price_month")), Some(&plan));
+        assert_eq!(terms.of(Some("price_setup")), None, "it would outlive the subscription");
+        assert_eq!(terms.others, ["price_setup", "price_storage"]);
     }
 
     #[test]

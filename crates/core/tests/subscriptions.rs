@@ -12,8 +12,9 @@ use grantsmith_core::entitle::Facts;
 use grantsmith_core::grant::{Cause, Declared, DesiredState, Hand, Standing};
 use grantsmith_core::license::Slots;
 use grantsmith_core::purchase::{
-    Cancellation, InvoiceFact, InvoiceStatus, LineItem, Price, StripeId, SubscriptionItem,
-    SubscriptionSnapshot, SubscriptionStatus, ToldSubscription,
+    Cancellation, InvoiceFact, InvoiceStatus, LineItem, Payment, PaymentStatus, Price, SessionMode,
+    SessionSnapshot, SessionStatus, StripeId, SubscriptionItem, SubscriptionSnapshot, SubscriptionStatus,
+    ToldSubscription,
 };
 use grantsmith_core::terms::{
     Duration, FailureAction, Follow, LicenseTerms, LineTerms, OnCancel, OnPaymentFailure, Rules, Terms,
@@ -63,28 +64,22 @@ fn subscription() -> SubscriptionSnapshot {
 }
 
 fn invoice(status: InvoiceStatus) -> InvoiceFact {
-    let paid = status == InvoiceStatus::Paid;
-    let pays_through = Some(time(if paid { END } else { START }));
-    InvoiceFact { id: "in_1".to_owned(), status, failed_since: None, pays_through }
+    InvoiceFact { id: "in_1".to_owned(), status, failed_since: None, pays_through: Some(time(END)) }
 }
 
 fn failing(since: i64) -> InvoiceFact {
     InvoiceFact { failed_since: Some(time(since)), ..invoice(InvoiceStatus::Open) }
 }
 
-fn terms(rules: Rules) -> Terms {
-    Terms::for_all(LicenseTerms {
-        app_id: app("app-1"),
-        duration: Duration::Subscription,
-        slots: Slots::Limited(1),
-        rules,
-    })
-}
-
 struct Case {
     subscription: SubscriptionSnapshot,
+    session: Option<SessionSnapshot>,
     invoices: Vec<InvoiceFact>,
     rules: Rules,
+    /// Prices and the apps that they sell licenses of; none sells app-1 under any price.
+    plans: &'static [(&'static str, &'static str)],
+    /// Prices that were there from the first and sell no license.
+    others: &'static [&'static str],
     declared: Vec<Declared>,
     now: i64,
 }
@@ -93,8 +88,11 @@ impl Default for Case {
     fn default() -> Self {
         Self {
             subscription: subscription(),
+            session: None,
             invoices: vec![invoice(InvoiceStatus::Paid)],
             rules: Rules::default(),
+            plans: &[],
+            others: &[],
             declared: Vec::new(),
             now: START + DAY,
         }
@@ -110,11 +108,29 @@ impl Case {
         let purchase = PurchaseId::Subscription(self.subscription.id.clone());
         let facts = Facts {
             subscription: Some(&self.subscription),
+            session: self.session.as_ref(),
             invoices: &self.invoices,
             declared: &self.declared,
             ..Facts::of(&purchase)
         };
-        entitle(&facts, &Ok(terms(self.rules.clone())), hand, time(self.now))
+        entitle(&facts, &Ok(self.terms()), hand, time(self.now))
+    }
+
+    fn terms(&self) -> Terms {
+        let terms = |name: &str| LicenseTerms {
+            app_id: app(name),
+            duration: Duration::Subscription,
+            slots: Slots::Limited(1),
+            rules: self.rules.clone(),
+        };
+        if self.plans.is_empty() {
+            return Terms::for_all(terms("app-1"));
+        }
+        let plans = self.plans.iter();
+        let line =
+            |(price, app): &(&str, &str)| LineTerms { price: Some((*price).to_owned()), terms: terms(app) };
+        let others = self.others.iter().map(|price| (*price).to_owned()).collect();
+        Terms { lines: plans.map(line).collect(), others }
     }
 }
 
@@ -185,6 +201,21 @@ fn the_plan_says_what_the_end_does() {
     row("at once, as in the guide", canceled(None, OnCancel::Immediately), "revoked (Canceled)");
     row("at the end of the period", canceled(None, OnCancel::AtPeriodEnd), "active until 30d (Ending)");
     row(
+        "of the period that was paid for, though Stripe has begun the next",
+        |case| {
+            canceled(None, OnCancel::AtPeriodEnd)(case);
+            case.invoices = vec![
+                InvoiceFact {
+                    id: "in_0".to_owned(),
+                    pays_through: Some(time(START)),
+                    ..invoice(InvoiceStatus::Paid)
+                },
+                failing(START),
+            ];
+        },
+        "active until 0d (Ending)",
+    );
+    row(
         "but not for want of payment",
         canceled(Some(Cancellation::Unpaid), OnCancel::AtPeriodEnd),
         "revoked (Canceled)",
@@ -227,6 +258,16 @@ fn a_failed_payment_leaves_a_time_of_grace() {
                 vec![InvoiceFact { failed_since: Some(time(START)), ..invoice(InvoiceStatus::Paid) }];
         },
         "active until 30d (Issued)",
+    );
+    row(
+        "an old invoice that stayed open takes no grace away from a new one",
+        |case| {
+            let old = |end, fact| InvoiceFact { pays_through: Some(time(START - end * DAY)), ..fact };
+            failed(warn, 1)(case);
+            case.invoices.push(InvoiceFact { id: "in_00".to_owned(), ..old(60, failing(START - 90 * DAY)) });
+            case.invoices.push(InvoiceFact { id: "in_0".to_owned(), ..old(0, invoice(InvoiceStatus::Paid)) });
+        },
+        "active until 30d (PaymentFailed)",
     );
     row(
         "an old invoice that stayed open, while Stripe says all is well",
@@ -288,6 +329,7 @@ fn declared(names: &[(&str, &str)]) -> Vec<Declared> {
         app_id: app(app_id),
         slots: Slots::Limited(1),
         imported: false,
+        withdrawn: false,
     };
     names.iter().map(one).collect()
 }
@@ -314,6 +356,125 @@ fn units_are_added_once_paid_and_taken_from_the_newest() {
     assert_eq!(states(&case.decide()), named(&[("main", Active)]), "absence counts only where all is known");
 }
 
+/// `main active, 2 revoked`.
+fn all_in_words(case: &Case) -> String {
+    let states = states(&case.decide()).into_iter();
+    let words = states.map(|(name, state)| format!("{name} {state:?}").to_lowercase());
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn what_was_given_back_comes_back_once_it_is_paid_for_again() {
+    let mut case = Case { declared: declared(&[("main", "app-1"), ("2", "app-1")]), ..Case::default() };
+    case.declared[1].withdrawn = true;
+    case.subscription.items = vec![item("price_1", 2)];
+    case.invoices = vec![invoice(InvoiceStatus::Open)];
+    assert_eq!(all_in_words(&case), "main active, 2 revoked");
+    case.invoices = vec![invoice(InvoiceStatus::Paid)];
+    assert_eq!(all_in_words(&case), "main active, 2 active");
+}
+
+#[test]
+fn another_price_goes_on_with_what_was_sold_and_adds_nothing_that_was_not() {
+    let plans: &[_] = &[("price_1", "app-1"), ("price_2", "app-2")];
+    let of = |known: &[(&str, &str)], items: &[(&str, u64)]| {
+        let mut case =
+            Case { declared: declared(known), plans, others: &["price_storage"], ..Case::default() };
+        case.subscription.items = items.iter().map(|(price, units)| item(price, *units)).collect();
+        case
+    };
+    let one: &[_] = &[("main", "app-1")];
+    let both: &[_] = &[("main", "app-1"), ("2", "app-2")];
+    let seats: &[_] = &[("main", "app-1"), ("2", "app-1"), ("3", "app-1")];
+    for (what, known, items, expected) in [
+        ("by the year", one, &[("price_new", 1)][..], "main active"),
+        ("beside what sells no license", one, &[("price_new", 1), ("price_storage", 50)], "main active"),
+        (
+            "with something new that may sell none",
+            one,
+            &[("price_new", 1), ("price_later", 50)],
+            "main active",
+        ),
+        ("one plan of two", both, &[("price_new", 1), ("price_2", 1)], "2 active, main active"),
+        ("nobody can tell which plan is left", both, &[("price_new", 1)], "main active, 2 active"),
+        ("more seats", one, &[("price_new", 3)], "main active, 2 active, 3 active"),
+        ("fewer seats", seats, &[("price_new", 2)], "main active, 2 active, 3 revoked"),
+        ("the plan is gone, the storage stays", one, &[("price_storage", 50)], "main revoked"),
+        ("the first thing that is known", &[], &[("price_new", 2)], "main active, 2 active"),
+        ("a subscription without items", seats, &[], "main active, 2 active, 3 active"),
+    ] {
+        assert_eq!(all_in_words(&of(known, items)), expected, "{what}");
+    }
+    let mut unpaid = of(one, &[("price_new", 3)]);
+    unpaid.invoices = vec![invoice(InvoiceStatus::Open)];
+    assert_eq!(all_in_words(&unpaid), "main active", "more seats, once paid");
+}
+
+#[test]
+fn more_than_a_hundred_add_none_and_take_none_away() {
+    let mut case = Case { declared: declared(&[("main", "app-1"), ("2", "app-1")]), ..Case::default() };
+    for units in [101, u64::MAX] {
+        case.subscription.items = vec![item("price_1", units)];
+        case.subscription.status = SubscriptionStatus::Active;
+        assert_eq!(all_in_words(&case), "main active, 2 active");
+        assert_eq!(in_words(&case.decide()), "active until 30d (TooManyUnits)", "for a person to see");
+        case.subscription.status = SubscriptionStatus::Canceled;
+        assert_eq!(all_in_words(&case), "main revoked, 2 revoked");
+    }
+    case.declared.clear();
+    assert_eq!(in_words(&case.decide()), "parked: TooManyUnits");
+}
+
+#[test]
+fn no_key_while_a_bank_still_moves_the_money() {
+    let unpaid = || SessionSnapshot {
+        id: StripeId::parse("cs_1").expect("id"),
+        mode: SessionMode::Subscription,
+        status: SessionStatus::Complete,
+        payment_status: PaymentStatus::Unpaid,
+        payment: Payment::None,
+        async_payment_failed: false,
+        subscription: Some(subscription().id),
+        created: time(START),
+        livemode: false,
+        metadata: BTreeMap::new(),
+        email: None,
+        line_items: None,
+    };
+    let mut case =
+        Case { session: Some(unpaid()), invoices: vec![invoice(InvoiceStatus::Open)], ..Case::default() };
+    assert_eq!(in_words(&case.decide()), "waits: PaymentPending");
+    case.invoices = vec![invoice(InvoiceStatus::Paid)];
+    assert_eq!(in_words(&case.decide()), "active until 30d (Issued)");
+    case.invoices = vec![invoice(InvoiceStatus::Open)];
+    case.declared = declared(&[("main", "app-1")]);
+    assert_eq!(in_words(&case.decide()), "active until 30d (Issued)", "a key that was given is not taken");
+    let free = SessionSnapshot { payment_status: PaymentStatus::NoPaymentRequired, ..unpaid() };
+    let case = Case { session: Some(free), invoices: Vec::new(), ..Case::default() };
+    assert_eq!(in_words(&case.decide()), "active until 30d (Issued)");
+}
+
+#[test]
+fn each_license_is_looked_at_again_when_its_own_grace_ends() {
+    let mut case = Case { plans: &[("price_1", "app-1"), ("price_2", "app-2")], ..Case::default() };
+    case.subscription.items = vec![item("price_1", 1), item("price_2", 1)];
+    case.subscription.status = SubscriptionStatus::PastDue;
+    case.invoices = vec![failing(START)];
+    let mut terms = case.terms();
+    for (line, days) in terms.lines.iter_mut().zip([3, 14]) {
+        line.terms.rules.on_payment_failure.grace = Some(days * 86_400);
+    }
+    let purchase = PurchaseId::Subscription(case.subscription.id.clone());
+    let facts =
+        Facts { subscription: Some(&case.subscription), invoices: &case.invoices, ..Facts::of(&purchase) };
+    for (day, next) in [(0, Some(3)), (3, Some(14)), (14, None)] {
+        let grant = entitle(&facts, &Ok(terms.clone()), &Hand::default(), time(START + day * DAY));
+        assert_eq!(grant.look_again, next.map(|next| time(START + next * DAY)), "on day {day}");
+        let warned = grant.dunning.expect("the buyer is warned").ends_at;
+        assert_eq!(warned, time(START + next.unwrap_or(3) * DAY), "on day {day}");
+    }
+}
+
 #[test]
 fn a_hand_does_not_bring_back_units_that_nobody_pays_for() {
     use DesiredState::{Active, Revoked};
@@ -333,24 +494,8 @@ fn a_name_stays_with_its_app() {
     let known = declared(&[("main", "app-1"), ("2", "app-2"), ("3", "app-1")]);
     let mut case = Case { declared: known, ..Case::default() };
     case.subscription.items = vec![item("price_2", 1), item("price_1", 1)];
-    let line = |price: &str, name| LineTerms {
-        price: Some(price.to_owned()),
-        terms: LicenseTerms {
-            app_id: app(name),
-            duration: Duration::Subscription,
-            slots: Slots::Limited(1),
-            rules: Rules::default(),
-        },
-    };
-    let terms = Terms { lines: vec![line("price_1", "app-1"), line("price_2", "app-2")] };
-    let purchase = PurchaseId::Subscription(case.subscription.id.clone());
-    let facts = Facts {
-        subscription: Some(&case.subscription),
-        invoices: &case.invoices,
-        declared: &case.declared,
-        ..Facts::of(&purchase)
-    };
-    let grant = entitle(&facts, &Ok(terms), &Hand::default(), time(START));
+    case.plans = &[("price_1", "app-1"), ("price_2", "app-2")];
+    let grant = case.decide();
     let apps: Vec<(&str, &str, DesiredState)> = grant
         .licenses
         .iter()

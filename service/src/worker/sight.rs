@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::Worker;
 use super::look::Halt;
-use crate::decide::{Seen, View, fetched};
+use crate::decide::{Seen, View, fetched, merged};
 use crate::store::{Event, Object, ObjectKind, PurchaseRecord, Snapshot, Source};
 use crate::stripe::client::{Client as Stripe, Error as StripeError};
 use crate::stripe::event::{SessionEvent, Signal, signal_of};
@@ -73,7 +73,7 @@ impl Worker {
             None => None,
         };
         let mut invoices = failures_told(record);
-        invoices.extend(self.fetched_invoices(stripe, id, &object, record).await?);
+        invoices.extend(self.fetched_invoices(stripe, &subscription, &object, record).await?);
         let now = self.now();
         known_past_due(&subscription, record, &mut invoices, now);
         let links = links(&object, None);
@@ -86,11 +86,12 @@ impl Worker {
     async fn fetched_invoices(
         &self,
         stripe: &Stripe,
-        subscription: &StripeId,
+        subscription: &SubscriptionSnapshot,
         object: &Value,
         record: &PurchaseRecord,
     ) -> Result<Vec<InvoiceFact>, Halt> {
-        let tried_at = Some(self.now());
+        // While a bank still moves the money Stripe has tried as well, and calls the subscription active.
+        let tried_at = (subscription.status == SubscriptionStatus::PastDue).then(|| self.now());
         let mut facts = Vec::new();
         if object["latest_invoice"].is_object() {
             facts.push(read(&object["latest_invoice"], |invoice| shape::invoice(invoice, tried_at))?);
@@ -103,7 +104,7 @@ impl Worker {
             facts.push(read(&invoice, |invoice| shape::invoice(invoice, tried_at))?);
         }
         if record.terms.as_ref().is_none_or(follows_payments) {
-            for invoice in answer(stripe.paid_invoices(subscription).await)? {
+            for invoice in answer(stripe.paid_invoices(&subscription.id).await)? {
                 facts.push(read(&invoice, |invoice| shape::invoice(invoice, None))?);
             }
         }
@@ -328,8 +329,7 @@ fn known_past_due(
     at: Timestamp,
 ) {
     let Some(latest) = &subscription.latest_invoice else { return };
-    let failing = |fact: &InvoiceFact| fact.failed_since.is_some();
-    let known = record.invoices.iter().chain(invoices.iter()).any(failing);
+    let known = InvoiceFact::failing(&merged(&record.invoices, invoices)).next().is_some();
     if subscription.status == SubscriptionStatus::PastDue && !known {
         let (status, failed_since) = (InvoiceStatus::Open, Some(at));
         invoices.push(InvoiceFact { id: latest.to_string(), status, failed_since, pays_through: None });

@@ -3,7 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::grant::{Cause, Declared, Desired, DesiredState, Dunning, Expiry, Grant, LicenseName, Standing};
-use crate::purchase::{Cancellation, InvoiceFact, InvoiceStatus, SubscriptionSnapshot, SubscriptionStatus};
+use crate::purchase::{
+    Cancellation, InvoiceFact, InvoiceStatus, PaymentStatus, Price, SessionSnapshot, SubscriptionItem,
+    SubscriptionSnapshot, SubscriptionStatus,
+};
 use crate::reason::Reason;
 use crate::terms::{Duration, FailureAction, Follow, LicenseTerms, OnCancel, Problem, Terms};
 
@@ -43,11 +46,24 @@ pub(super) fn decide(
         | SubscriptionStatus::Paused
         | SubscriptionStatus::Canceled => {}
     }
+    // Stripe says that it is active while a bank still moves the money.
+    if facts.declared.is_empty() && awaits_money(facts) {
+        return Vec::new();
+    }
     // A subscription that was made long ago and is seen for the first time is looked for before it is created.
     let paid_at = facts.paid_at.unwrap_or(subscription.created);
     grant.paid_at = Some(paid_at);
     let view = View { subscription, invoices: facts.invoices, now };
-    let named = match units::named(&sold(facts, subscription, terms), facts.declared, view.may_grow()) {
+    let mut renamed = Renamed::of(subscription, terms);
+    let mut sold = recurring(subscription, terms);
+    if sold.is_empty()
+        && let Some(successor) = renamed.successor(facts.declared, terms)
+    {
+        sold.push(successor);
+        renamed.units = 0;
+    }
+    sold.extend(once(facts, terms));
+    let named = match units::named(&sold, facts.declared, view.may_grow()) {
         Ok(named) => named,
         Err(standing) => {
             grant.standing = standing;
@@ -55,29 +71,46 @@ pub(super) fn decide(
         }
     };
     grant.standing = Standing::Entitled;
-    grant.dunning = view.dunning(named.units.iter().map(|unit| unit.sold.terms));
-    grant.look_again = grant.dunning.as_ref().map(|dunning| dunning.ends_at).filter(|ends| *ends > now);
-    let licenses = named.units.iter().map(|unit| {
+    let (gone_on, left) = renamed.keep(named.left);
+    let gone_on = gone_on.into_iter().map(|declared| (declared, renamed.period_end));
+    // Whoever handed it over meant it to last as long as the subscription.
+    let extra = named.extra.into_iter().map(|declared| (declared, view.period_end()));
+    let known: Vec<_> = gone_on
+        .chain(extra)
+        .filter_map(|(declared, period_end)| Some((declared, terms.of_app(&declared.app_id)?, period_end)))
+        .collect();
+    let all =
+        || named.units.iter().map(|unit| unit.sold.terms).chain(known.iter().map(|(_, terms, _)| *terms));
+    grant.dunning = view.dunning(all());
+    grant.look_again = view.grace_ends(all()).filter(|ends| *ends > now).min();
+    let units = named.units.iter().map(|unit| {
         let (name, sold) = (unit.name.clone(), &unit.sold);
         unit.own(match sold.line {
             Line::Recurring(period_end) => view.desired(name, sold.terms, period_end, paid_at),
             Line::Once => session::desired(name, sold, paid_at),
         })
     });
-    grant.licenses = licenses.collect();
-    if let Some(line) = terms.lines.first() {
-        // Whoever handed it over meant it to last as long as the subscription.
-        let extra = |declared: &Declared| Desired {
-            app_id: declared.app_id.clone(),
-            slots: declared.slots,
-            imported: true,
-            ..view.desired(declared.name.clone(), &line.terms, view.period_end(), paid_at)
-        };
-        grant.licenses.extend(named.extra.into_iter().map(extra));
+    let known = known.iter().map(|(declared, terms, period_end)| Desired {
+        app_id: declared.app_id.clone(),
+        slots: declared.slots,
+        imported: declared.imported,
+        ..view.desired(declared.name.clone(), terms, *period_end, paid_at)
+    });
+    grant.licenses = units.chain(known).collect();
+    if named.too_many {
+        for license in grant.licenses.iter_mut().filter(|license| license.reason == Reason::Issued) {
+            license.reason = Reason::TooManyUnits;
+        }
     }
     // Absence counts only where all items are known.
-    let left = named.left.into_iter().filter(|_| subscription.items_complete);
+    let left = left.into_iter().filter(|_| subscription.items_complete);
     left.map(|left| withdrawn(left, paid_at)).collect()
+}
+
+/// Whether the Checkout session was completed and its money has not come: some payment methods take days.
+fn awaits_money(facts: &Facts<'_>) -> bool {
+    let unpaid = |session: &SessionSnapshot| session.payment_status == PaymentStatus::Unpaid;
+    facts.session.is_some_and(unpaid) && InvoiceFact::paid_through(facts.invoices).is_none()
 }
 
 /// What is known of a line besides its price and quantity.
@@ -89,29 +122,70 @@ enum Line {
     Once,
 }
 
-/// The subscription's items, and what its Checkout session sold once besides.
-fn sold<'a>(
-    facts: &Facts<'a>,
-    subscription: &'a SubscriptionSnapshot,
-    terms: &'a Terms,
-) -> Vec<Sold<'a, Line>> {
-    let period_end = |item: Option<Timestamp>| Line::Recurring(item.or(subscription.period_end));
-    let items = subscription.items.iter().map(|item| (&item.line, period_end(item.period_end)));
-    let mut sold = units::sold(items, terms);
-    if sold.is_empty()
-        && let Some(first) = terms.lines.first()
-    {
-        // The price has changed since: whoever goes on paying goes on having what was sold.
-        let units = subscription.items.iter().map(|item| item.line.units()).sum::<u64>().max(1);
-        sold.push(Sold { terms: &first.terms, units, line: period_end(None) });
-    }
+/// The subscription's items that sell licenses.
+fn recurring<'a>(subscription: &'a SubscriptionSnapshot, terms: &'a Terms) -> Vec<Sold<'a, Line>> {
+    let line = |item: &SubscriptionItem| Line::Recurring(item.period_end.or(subscription.period_end));
+    units::sold(subscription.items.iter().map(|item| (&item.line, line(item))), terms)
+}
+
+/// What the subscription's Checkout session sold once besides.
+fn once<'a>(facts: &Facts<'a>, terms: &'a Terms) -> Vec<Sold<'a, Line>> {
     let lines = facts.session.and_then(|session| session.line_items.as_deref()).unwrap_or_default();
-    let once = |price: &crate::purchase::Price| {
+    let once = |price: &Price| {
         !price.recurring && terms.lines.iter().any(|line| line.price.as_deref() == Some(price.id.as_str()))
     };
     let once = lines.iter().filter(|line| line.price.as_ref().is_some_and(once));
-    sold.extend(units::sold(once.map(|line| (line, Line::Once)), terms));
-    sold
+    units::sold(once.map(|line| (line, Line::Once)), terms)
+}
+
+/// Items whose price was not there when the terms were fixed: each may have taken the place of one that was, and whoever goes on
+/// paying goes on having what was sold.
+struct Renamed {
+    items: usize,
+    units: u64,
+    period_end: Option<Timestamp>,
+}
+
+impl Renamed {
+    fn of(subscription: &SubscriptionSnapshot, terms: &Terms) -> Self {
+        let new = |item: &&SubscriptionItem| {
+            let price = item.line.price.as_ref().map(|price| price.id.as_str());
+            terms.of(price).is_none() && !terms.others.iter().any(|other| Some(other.as_str()) == price)
+        };
+        let renamed = || subscription.items.iter().filter(new);
+        let units = renamed().map(|item| item.line.units()).fold(0, u64::saturating_add);
+        Self {
+            items: renamed().count(),
+            // A subscription without items is not known, rather than empty.
+            units: if subscription.items.is_empty() { u64::MAX } else { units },
+            period_end: renamed().filter_map(|item| item.period_end).max().or(subscription.period_end),
+        }
+    }
+
+    /// What is sold where nothing else is: as much of the one license as the one item says, be it more than before.
+    fn successor<'a>(&self, declared: &[Declared], terms: &'a Terms) -> Option<Sold<'a, Line>> {
+        let line = Line::Recurring(self.period_end);
+        let sold = |terms, units: u64| Some(Sold { terms, units: units.max(1), line });
+        match declared.split_first() {
+            None => sold(&terms.lines.first()?.terms, if self.items == 0 { 1 } else { self.units }),
+            Some((first, others)) if self.items == 1 => {
+                let alike = others.iter().all(|other| other.app_id == first.app_id);
+                sold(terms.of_app(&first.app_id).filter(|_| alike)?, self.units)
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Of licenses that no item is known to stand behind, oldest first, those that go on all the same, and the rest: as many as
+    /// there are units; all if they are of several apps, as nobody can tell which of them is meant.
+    fn keep<'a>(&self, left: Vec<&'a Declared>) -> (Vec<&'a Declared>, Vec<&'a Declared>) {
+        let (gone, mut left): (Vec<_>, Vec<_>) = left.into_iter().partition(|declared| declared.withdrawn);
+        let alike = left.windows(2).all(|pair| pair[0].app_id == pair[1].app_id);
+        let units = if alike || self.units == 0 { self.units } else { u64::MAX };
+        let mut rest = left.split_off(left.len().min(usize::try_from(units).unwrap_or(usize::MAX)));
+        rest.extend(gone);
+        (left, rest)
+    }
 }
 
 /// A unit that is subscribed to no longer.
@@ -157,26 +231,32 @@ impl View<'_> {
     /// Since when a payment is failing. An old invoice that stayed open counts only while Stripe says that something is due.
     fn failing(&self) -> Option<(&str, Timestamp)> {
         let status = self.subscription.status;
-        let counts = |invoice: &&InvoiceFact| match status {
+        let counts = |(invoice, _): &(&InvoiceFact, Timestamp)| match status {
             SubscriptionStatus::PastDue => true,
             SubscriptionStatus::Active | SubscriptionStatus::Trialing => {
                 self.subscription.latest_invoice.as_ref().is_some_and(|latest| latest.as_str() == invoice.id)
             }
             _ => false,
         };
-        let failing = self.invoices.iter().filter(counts);
-        failing
-            .filter_map(|invoice| Some((invoice.id.as_str(), invoice.failing_since()?)))
-            .min_by_key(|(id, since)| (*since, *id))
+        let failing = InvoiceFact::failing(self.invoices).filter(counts);
+        failing.map(|(invoice, since)| (invoice.id.as_str(), since)).min_by_key(|(id, since)| (*since, *id))
     }
 
+    /// When each of some licenses ends if a failing payment goes on failing.
+    fn grace_ends<'t>(
+        &self,
+        terms: impl Iterator<Item = &'t LicenseTerms>,
+    ) -> impl Iterator<Item = Timestamp> {
+        let failing = self.failing().map(|(_, since)| since);
+        terms.filter_map(move |terms| terms.rules.on_payment_failure.grace_end(failing?))
+    }
+
+    /// What the buyer is warned of: the next end.
     fn dunning<'t>(&self, terms: impl Iterator<Item = &'t LicenseTerms>) -> Option<Dunning> {
         let (invoice, since) = self.failing()?;
-        let ends = terms.filter_map(|terms| {
-            let on_failure = terms.rules.on_payment_failure;
-            (on_failure.action == FailureAction::Warn).then(|| on_failure.grace_end(since)).flatten()
-        });
-        ends.min().map(|ends_at| Dunning { invoice: invoice.to_owned(), since, ends_at })
+        let warned = terms.filter(|terms| terms.rules.on_payment_failure.action == FailureAction::Warn);
+        let next = self.grace_ends(warned).min_by_key(|ends| (*ends <= self.now, *ends))?;
+        Some(Dunning { invoice: invoice.to_owned(), since, ends_at: next })
     }
 
     fn desired(
@@ -229,6 +309,10 @@ impl View<'_> {
         let rules = &terms.rules;
         let followed = match (self.subscription.status, rules.follow) {
             (SubscriptionStatus::Trialing, _) => self.subscription.trial_end.or(period_end),
+            // Stripe moves the period on before it is paid for.
+            (SubscriptionStatus::Canceled, Follow::Period) if self.owes_its_period() => {
+                InvoiceFact::paid_through(self.invoices).or(self.subscription.period_start)
+            }
             (_, Follow::Period) => period_end,
             (_, Follow::PaidThrough) => self.paid_through(period_end),
         };
@@ -242,9 +326,14 @@ impl View<'_> {
     /// The end of the last period that was paid for; while no paid invoice is known, the current period's end if nothing is
     /// owed, else its beginning.
     fn paid_through(&self, period_end: Option<Timestamp>) -> Option<Timestamp> {
-        let paid = self.invoices.iter().filter(|invoice| invoice.status == InvoiceStatus::Paid);
-        let through = paid.filter_map(|invoice| invoice.pays_through).max();
         let owed = self.latest_invoice().is_some_and(|invoice| invoice.status <= InvoiceStatus::Open);
-        through.or(if owed { self.subscription.period_start } else { period_end })
+        let unpaid = if owed { self.subscription.period_start } else { period_end };
+        InvoiceFact::paid_through(self.invoices).or(unpaid)
+    }
+
+    /// Whether the newest invoice is for a period, and not paid.
+    fn owes_its_period(&self) -> bool {
+        self.latest_invoice()
+            .is_some_and(|invoice| invoice.status != InvoiceStatus::Paid && invoice.pays_through.is_some())
     }
 }

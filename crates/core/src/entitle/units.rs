@@ -39,6 +39,8 @@ pub(super) struct Named<'a, L> {
     pub(super) left: Vec<&'a Declared>,
     /// Imported, and never seen to be sold: more keys were handed over than units were paid for.
     pub(super) extra: Vec<&'a Declared>,
+    /// More are sold than are issued without a person: none was added.
+    pub(super) too_many: bool,
 }
 
 /// A unit with its name.
@@ -60,7 +62,7 @@ impl<L> Unit<'_, L> {
 }
 
 /// Gives each unit its name. Of `declared`, units of the same app keep theirs, oldest first; an imported license of another
-/// app stands for a unit that has none. If lines `may_grow` no more than they did, no unit is added.
+/// app stands for a unit that has none. If lines `may_grow` no more than they did, no unit is added or brought back.
 pub(super) fn named<'a, L: Clone>(
     sold: &[Sold<'a, L>],
     declared: &'a [Declared],
@@ -70,22 +72,32 @@ pub(super) fn named<'a, L: Clone>(
     if total == 0 && declared.is_empty() {
         return Err(Standing::NotOurs("the purchase's lines add up to no license".to_owned()));
     }
-    if total > MOST_UNITS {
+    let too_many = total > MOST_UNITS;
+    if too_many && declared.is_empty() {
         let fix = format!("{total} units in one purchase; at most {MOST_UNITS} are issued without a person");
         return Err(Standing::Parked(Reason::TooManyUnits, fix));
     }
+    let may_grow = (may_grow || declared.is_empty()) && !too_many;
     let mut left: Vec<&Declared> = declared.iter().collect();
     let mut next = declared.iter().filter_map(|declared| declared.name.ordinal()).max().unwrap_or(0);
-    let each = sold.iter().flat_map(|line| (0..line.units).map(move |_| line));
-    let known: Vec<_> =
-        each.map(|line| (line, take(&mut left, |declared| declared.app_id == line.terms.app_id))).collect();
+    // Nobody knows how large a quantity is: beyond these none is added.
+    let most = MOST_UNITS.saturating_add(declared.len() as u64);
+    let each = sold.iter().flat_map(|line| (0..line.units.min(most)).map(move |_| line));
+    let known: Vec<_> = each
+        .map(|line| {
+            let own = |declared: &Declared| {
+                declared.app_id == line.terms.app_id && (may_grow || !declared.withdrawn)
+            };
+            (line, take(&mut left, own))
+        })
+        .collect();
     let mut units = Vec::new();
     for (sold, known) in known {
         let sold = sold.clone();
         let instead = if known.is_none() { take(&mut left, |declared| declared.imported) } else { None };
         let name = match known.or(instead) {
             Some(declared) => declared.name.clone(),
-            None if may_grow || declared.is_empty() => {
+            None if may_grow => {
                 next = next.saturating_add(1);
                 LicenseName::of_unit(next)
             }
@@ -94,7 +106,7 @@ pub(super) fn named<'a, L: Clone>(
         units.push(Unit { name, sold, instead });
     }
     let (extra, left) = left.into_iter().partition(|declared| declared.imported);
-    Ok(Named { units, left, extra })
+    Ok(Named { units, left, extra, too_many })
 }
 
 fn take<'a>(left: &mut Vec<&'a Declared>, wanted: impl Fn(&Declared) -> bool) -> Option<&'a Declared> {

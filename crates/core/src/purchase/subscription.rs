@@ -189,4 +189,20 @@ impl InvoiceFact {
     pub fn failing_since(&self) -> Option<Timestamp> {
         self.failed_since.filter(|_| self.status <= InvoiceStatus::Open)
     }
+
+    /// Those of `all` whose payment fails, and since when. One that was left open, and whose time has been paid for since by another,
+    /// fails no longer.
+    pub fn failing(all: &[Self]) -> impl Iterator<Item = (&Self, Timestamp)> {
+        let paid = Self::paid_through(all);
+        let owed = move |fact: &&Self| fact.pays_through.is_none_or(|end| paid.is_none_or(|paid| end > paid));
+        all.iter().filter(owed).filter_map(|fact| Some((fact, fact.failing_since()?)))
+    }
+
+    /// The latest end of what was paid for.
+    pub fn paid_through(all: &[Self]) -> Option<Timestamp> {
+        all.iter()
+            .filter(|fact| fact.status == InvoiceStatus::Paid)
+            .filter_map(|fact| fact.pays_through)
+            .max()
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
-use grantsmith_core::grant::Declared;
+use grantsmith_core::grant::{Cause, Declared};
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::Kept;
-use grantsmith_core::{Desired, GrantId, LicenseName};
+use grantsmith_core::{Desired, DesiredState, GrantId, LicenseName};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::attempts;
@@ -40,13 +40,15 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
 
 /// The names that were given so far, in the order of their units.
 pub(super) fn names(connection: &Connection, id: &GrantId) -> Result<Vec<Declared>, Failure> {
-    let sql = "SELECT name, app_id, slots, imported FROM declared WHERE grant_id = ?1 ORDER BY ordinal, name";
+    let sql = "SELECT name, app_id, slots, imported, state, cause FROM declared WHERE grant_id = ?1
+         ORDER BY ordinal, name";
     rows::all(connection, sql, [id.as_str()], |row| {
         Ok(Declared {
             name: row.license_name("name")?,
             app_id: row.app_id("app_id")?,
             slots: row.slots("slots")?,
             imported: row.value("imported")?,
+            withdrawn: (row.word("state")?, row.word("cause")?) == (DesiredState::Revoked, Cause::Rule),
         })
     })
 }
