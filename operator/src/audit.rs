@@ -113,6 +113,8 @@ impl Audit {
                         Class::Transient
                         | Class::CreditsExhausted
                         | Class::Rejected
+                        | Class::Refused
+                        | Class::Gone
                         | Class::OutcomeUnknown => "Failed",
                     }
                 }

@@ -249,6 +249,12 @@ fn advice(failure: &Failure) -> &'static str {
         Class::CreditsExhausted => "top up the AuthForge account; it goes on by itself",
         Class::Unauthorized => "put a valid AuthForge API key in place; it is read again by itself",
         Class::Rejected => "check the appId, and that the API key's account owns that app",
+        Class::Refused => {
+            "AuthForge will not do that to this license; raise its generation to replace it by a new key"
+        }
+        Class::Gone => {
+            "somebody deleted it at AuthForge, or the API key is another account's; once that is sure, withdraw or replace it by hand"
+        }
         Class::OutcomeUnknown => "looked for by itself until it is found or surely absent",
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use grantsmith_core::port::{ApiError, Clock, CreateLicense, LicenseApi, Listing, Moment, Priority};
+use grantsmith_core::port::{ApiError, Class, Clock, CreateLicense, LicenseApi, Listing, Moment, Priority};
 use grantsmith_core::{AppId, License, LicenseKey, LicenseStatus};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -234,10 +234,15 @@ impl Api {
             // An action that is not known to the service may be ignored and answered 200.
             Ok(Some(row)) if wanted.is_met(&row) == Some(false) => Err(Error::NotDone.to_api(Call::Put)),
             Ok(_) => Ok(()),
-            Err(Trouble::Call(failure)) if failure.error.is_refusal() => {
+            Err(Trouble::Call(failure)) if failure.error.is_refusal() || failure.error.is_missing() => {
+                let missing = failure.error.is_missing();
                 match self.get(key, priority).await {
                     Ok(row) if wanted.is_met(&row) == Some(true) => Ok(()),
-                    Ok(_) => Err(failure.into()),
+                    Ok(_) if missing => Err(failure.into()),
+                    Ok(_) => Err(ApiError { class: Class::Refused, ..failure.into() }),
+                    Err(Trouble::Call(seen)) if missing && seen.error.is_missing() => {
+                        Err(ApiError { class: Class::Gone, ..failure.into() })
+                    }
                     // Whether it is refused for good is not known yet, so neither is said.
                     Err(trouble) => Err(trouble.into()),
                 }

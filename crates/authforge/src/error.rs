@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use grantsmith_core::port::{ApiError, Class};
 
+/// No `Retry-After` is believed beyond this.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// Nor beyond this where the service is not there: what waits goes on within a minute of its return.
+const LONGEST_OUTAGE_WAIT: Duration = Duration::from_secs(60);
+
 /// The calls of the API that we make, by what may be said of them: no key stands in a route template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -92,7 +97,8 @@ impl Error {
             Self::Connect(_) => Class::Transient,
             Self::Lost(_) | Self::Unreadable { .. } => call.in_doubt(),
             Self::Key => Class::Unauthorized,
-            Self::Unsendable | Self::NotDone => Class::Rejected,
+            Self::Unsendable => Class::Rejected,
+            Self::NotDone => Class::Refused,
             Self::Status { status, .. } => match status {
                 401 => Class::Unauthorized,
                 402 => Class::CreditsExhausted,
@@ -105,6 +111,11 @@ impl Error {
         }
     }
 
+    /// Whether there is no such license, in the documented words (AuthForge, errors).
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Status { status: 404, code: Some("not_found"), .. })
+    }
+
     /// Whether the service itself refused the request as it stands, which a look at the license may yet explain.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Status { status: 400 | 405..=428, .. } if self.class(Call::Put) == Class::Rejected)
@@ -115,18 +126,23 @@ impl Error {
         matches!(self, Self::Status { .. } | Self::Unreadable { .. } | Self::NotDone)
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// The server's wish, as far as it may be meant: a buyer waits, and a slip must not silence us for a day.
+    fn retry_after(&self, class: Class) -> Option<Duration> {
+        let longest = if class == Class::RateLimited { LONGEST_WAIT } else { LONGEST_OUTAGE_WAIT };
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } => {
+                retry_after.filter(|wait| !wait.is_zero()).map(|wait| wait.min(longest))
+            }
             _ => None,
         }
     }
 
     /// The error as the port tells it.
     pub(crate) fn to_api(&self, call: Call) -> ApiError {
+        let class = self.class(call);
         ApiError {
-            class: self.class(call),
-            retry_after: self.retry_after(),
+            class,
+            retry_after: self.retry_after(class),
             detail: format!("could not {}: {self}", call.verb()),
         }
     }

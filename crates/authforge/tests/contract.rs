@@ -173,7 +173,7 @@ async fn reinstating_can_be_repeated_or_is_rejected() {
         for _ in 0..3 {
             let result = bench.client.reinstate(&license.key, Priority::Buyer).await;
             if switches.activate_refused {
-                assert_eq!(result.expect_err("refused").class, Class::Rejected);
+                assert_eq!(result.expect_err("refused").class, Class::Refused);
             } else {
                 result.expect("reinstated");
             }
@@ -194,7 +194,7 @@ async fn extending_sets_an_absolute_time_and_can_be_repeated() {
         assert_eq!(bench.fake.licenses()[0].expires_at, Some(at("2028-01-01T00:00:00Z")));
         let shortened = extend(Some(at("2026-06-01T00:00:00Z"))).await;
         if switches.shorten_refused {
-            assert_eq!(shortened.expect_err("refused").class, Class::Rejected);
+            assert_eq!(shortened.expect_err("refused").class, Class::Refused);
         } else {
             shortened.expect("shortened");
         }
@@ -206,16 +206,18 @@ async fn extending_sets_an_absolute_time_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_is_rejected() {
+async fn an_unknown_key_is_gone() {
     under_each_variation(async |bench, _| {
-        for key in ["ABCD-EFGH-JKLM-NPQR", "a/b?c#d", "..", ""] {
+        // What is no key does not reach a license's route at all.
+        let unknown = [("ABCD-EFGH-JKLM-NPQR", Class::Gone), ("a/b?c#d", Class::Gone)];
+        for (key, class) in unknown.into_iter().chain([("..", Class::Rejected), ("", Class::Rejected)]) {
             let key = LicenseKey::new(key);
             for result in [
                 bench.client.revoke(&key, Priority::Refund).await,
                 bench.client.reinstate(&key, Priority::Refund).await,
                 bench.client.extend(&key, None, Priority::Refund).await,
             ] {
-                assert_eq!(result.expect_err("unknown").class, Class::Rejected);
+                assert_eq!(result.expect_err("unknown").class, class);
             }
         }
         let unknown = LicenseKey::new("ABCD-EFGH-JKLM-NPQR");
@@ -271,7 +273,7 @@ async fn an_action_that_is_ignored_and_answered_200_does_not_count_as_done() {
         settings.activate_action = "reset-hwid".to_owned();
     });
     let error = client.reinstate(&license.key, Priority::Buyer).await.expect_err("still revoked");
-    assert_eq!(error.class, Class::Rejected);
+    assert_eq!(error.class, Class::Refused);
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ impl Failure {
             Class::RateLimited => Reason::RateLimited,
             Class::CreditsExhausted => Reason::CreditsExhausted,
             Class::Unauthorized => Reason::Unauthorized,
-            Class::Rejected => Reason::Rejected,
+            Class::Rejected | Class::Refused | Class::Gone => Reason::Rejected,
             Class::OutcomeUnknown => Reason::OutcomeUnknown,
         }
     }
@@ -304,7 +304,7 @@ impl Round<'_> {
             Step::Reinstate(key) => {
                 self.note(key, KeptState::Reinstating).await?;
                 match api.reinstate(key, self.priority).await {
-                    Err(error) if error.class == Class::Rejected => {
+                    Err(error) if error.class == Class::Refused => {
                         self.refused(key, Refusal::Reinstate).await
                     }
                     done => {
@@ -315,7 +315,7 @@ impl Round<'_> {
                 }
             }
             Step::Extend(key, expires_at) => match api.extend(key, *expires_at, self.priority).await {
-                Err(error) if error.class == Class::Rejected && self.shortens(key, *expires_at) => {
+                Err(error) if error.class == Class::Refused && self.shortens(key, *expires_at) => {
                     let to = expires_at.unwrap_or(Timestamp::MAX);
                     self.refused(key, Refusal::Shorten(to)).await
                 }
@@ -381,9 +381,12 @@ impl Round<'_> {
                     // The attempt stays open; the next plan looks for what it may have made.
                     Class::OutcomeUnknown => return Ok(()),
                     Class::Transient => Outcome::NotSent,
-                    Class::RateLimited | Class::CreditsExhausted | Class::Unauthorized | Class::Rejected => {
-                        Outcome::Refused
-                    }
+                    Class::RateLimited
+                    | Class::CreditsExhausted
+                    | Class::Unauthorized
+                    | Class::Rejected
+                    | Class::Refused
+                    | Class::Gone => Outcome::Refused,
                 };
                 log.settle(self.id, &attempt.id, &outcome).await?;
                 Err(error.into())
@@ -407,7 +410,11 @@ impl Round<'_> {
             }
             at
         };
-        self.executor.api.revoke(key, self.priority).await?;
+        match self.executor.api.revoke(key, self.priority).await {
+            // Deleted by hand, as whoever revokes it by hand may know. A rule goes on asking: the API key may be another account's.
+            Err(error) if error.class == Class::Gone && cause == Cause::Hand => {}
+            done => done?,
+        }
         self.note(key, KeptState::Revoked { at, cause }).await
     }
 
@@ -434,7 +441,7 @@ impl Round<'_> {
         };
         let outcome = match error.class {
             Class::OutcomeUnknown => ResetOutcome::Unclear,
-            Class::Rejected => ResetOutcome::Refused,
+            Class::Rejected | Class::Refused | Class::Gone => ResetOutcome::Refused,
             Class::Transient | Class::RateLimited | Class::CreditsExhausted | Class::Unauthorized => {
                 log.reset(self.id, reset, ResetOutcome::Asked).await?;
                 return Err(error.into());

@@ -23,8 +23,12 @@ pub enum Class {
     CreditsExhausted,
     /// It had no effect: the API key is not accepted.
     Unauthorized,
-    /// It had no effect and will not go better as it stands.
+    /// It had no effect and will not go better as it stands: the request is wrong, or the account.
     Rejected,
+    /// AuthForge will not do that to the license, which was looked at and is as before.
+    Refused,
+    /// AuthForge has no such license, and says so twice.
+    Gone,
     /// Nobody can tell whether it had an effect.
     OutcomeUnknown,
 }

@@ -13,7 +13,9 @@ pub fn delay(class: Class, tries: u32) -> Duration {
     match class {
         Class::Transient | Class::OutcomeUnknown => doubled(1),
         Class::RateLimited => doubled(2),
-        Class::CreditsExhausted | Class::Unauthorized | Class::Rejected => doubled(15),
+        Class::CreditsExhausted | Class::Unauthorized | Class::Rejected | Class::Refused | Class::Gone => {
+            doubled(15)
+        }
     }
 }
 

@@ -39,6 +39,24 @@ fn live(world: &World) -> Vec<LicenseKey> {
 }
 
 #[test]
+fn a_deleted_key_keeps_its_replacement_from_nobody_and_a_rule_goes_on_asking() {
+    let world = World::new();
+    world.settle(&paid()).expect("comes to rest");
+    world.api.refuse_changes([Class::Gone]);
+    let report = world.settle(&under(&paid(), &replaced(2))).expect("comes to rest");
+    assert_eq!(report.licenses[0].1, Reason::Issued);
+
+    let world = World::new();
+    world.settle(&paid()).expect("comes to rest");
+    world.api.refuse_changes([Class::Gone, Class::Gone]);
+    let refunded = grant("cs_test_hand").state(DesiredState::Revoked).build().expect("grant");
+    let first = world.round(&world.process(), &refunded).expect("runs");
+    assert!(first.failure.is_some_and(|failure| failure.class() == Class::Gone));
+    world.settle(&refunded).expect("comes to rest");
+    assert_eq!(live(&world), [], "the API key is the right account's again");
+}
+
+#[test]
 fn a_hand_brings_back_once_what_somebody_else_had_revoked() {
     let world = World::new();
     let reinstate = Hand { state: Some(DesiredState::Active), ..Hand::default() };

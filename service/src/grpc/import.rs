@@ -90,6 +90,6 @@ fn authforge_code(error: &ApiError) -> (Code, Reason) {
         Class::RateLimited => (Code::Unavailable, Reason::RateLimited),
         Class::CreditsExhausted => (Code::FailedPrecondition, Reason::CreditsExhausted),
         Class::Unauthorized => (Code::FailedPrecondition, Reason::Unauthorized),
-        Class::Rejected => (Code::FailedPrecondition, Reason::Rejected),
+        Class::Rejected | Class::Refused | Class::Gone => (Code::FailedPrecondition, Reason::Rejected),
     }
 }

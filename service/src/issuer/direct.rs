@@ -143,6 +143,10 @@ fn fix(failure: &Failure) -> String {
         Class::Rejected => {
             "check the app id in the purchase's metadata and that the API key's account owns the app"
         }
+        Class::Refused => "AuthForge will not do that to this license; replace it, or change it there",
+        Class::Gone => {
+            "somebody deleted the license at AuthForge, or the API key is another account's; once that is sure, revoke or replace it by hand"
+        }
         Class::OutcomeUnknown => "looked for by itself until it is found or surely absent",
     };
     format!("{failure}; {advice}")

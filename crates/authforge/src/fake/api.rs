@@ -158,9 +158,8 @@ fn listed(world: &World, now: Timestamp, query: &ListQuery) -> Reply {
         Some(None) => return bad("unknown cursor"),
     };
     let lag = i64::try_from(world.switches.list_lag_ms).unwrap_or(i64::MAX);
-    let visible = |license: &&Stored| {
-        license.app_id == app && now.duration_since(license.created_at).as_millis() >= i128::from(lag)
-    };
+    let late = |at: Timestamp| now.duration_since(at).as_millis() < i128::from(lag);
+    let visible = |license: &&Stored| license.app_id == app && !late(license.created_at);
     let mut page: Vec<&Stored> = ordered(&world.store, world.switches.list_order, cursor, visible, limit + 1);
     let more = page.len() > limit;
     page.truncate(limit);
@@ -179,7 +178,11 @@ fn listed(world: &World, now: Timestamp, query: &ListQuery) -> Reply {
     .into_iter()
     .filter_map(|(on, field)| on.then_some(field))
     .collect();
-    let rows: Vec<_> = page.iter().map(|license| shown(license, &others)).collect();
+    let listed = |license: &&Stored| {
+        let revoked = license.revoked != license.turned_at.is_some_and(late);
+        shown(&Stored { revoked, ..(*license).clone() }, &others)
+    };
+    let rows: Vec<_> = page.iter().map(listed).collect();
     Reply::json(200, &json!({"licenses": rows, "cursor": cursor}))
 }
 

@@ -34,6 +34,9 @@ pub struct Stored {
     pub label: Option<String>,
     /// Whether it is revoked.
     pub revoked: bool,
+    /// When that changed last: lists may show it as it was before.
+    #[serde(default)]
+    pub turned_at: Option<Timestamp>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
     /// Its slots.
@@ -194,6 +197,7 @@ impl Store {
             app_id,
             label,
             revoked: false,
+            turned_at: None,
             expires_at,
             max_hwid_slots,
             unlimited,
@@ -215,7 +219,11 @@ impl Store {
         change: impl FnOnce(&mut Stored),
     ) -> Option<Stored> {
         let license = self.licenses.get_mut(self.numbers.get(key)?)?;
+        let revoked = license.revoked;
         change(license);
+        if license.revoked != revoked {
+            license.turned_at = Some(now);
+        }
         let license = license.clone();
         self.record(&license, now, what);
         Some(license)

@@ -50,7 +50,7 @@ pub struct Switches {
     pub list_created_at: bool,
     /// In which order.
     pub list_order: ListOrder,
-    /// How long a new license stays out of lists.
+    /// How long a new license stays out of lists, and a revoked or activated one in them as it was.
     pub list_lag_ms: u64,
     /// The limit; none for no limit.
     pub rate_limit: Option<RateLimit>,

@@ -106,9 +106,12 @@ impl Pause {
         let why = match self.class {
             Class::Unauthorized => "AuthForge does not accept the API key",
             Class::CreditsExhausted => "the AuthForge account has no credits left",
-            Class::Transient | Class::RateLimited | Class::Rejected | Class::OutcomeUnknown => {
-                "AuthForge cannot be reached"
-            }
+            Class::Transient
+            | Class::RateLimited
+            | Class::Rejected
+            | Class::Refused
+            | Class::Gone
+            | Class::OutcomeUnknown => "AuthForge cannot be reached",
         };
         ApiError {
             class: self.class,

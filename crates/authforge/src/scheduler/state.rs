@@ -11,12 +11,11 @@ use tokio::sync::oneshot;
 use super::bucket::{Bucket, Pace};
 use super::pause::{LEASE, Pause};
 use super::{Health, Verdict};
+use crate::error::LONGEST_WAIT;
 use crate::key::ApiKey;
 
 /// That many failures in a row to reach AuthForge at all are an outage.
 const DOWN_AFTER: u32 = 5;
-/// No `Retry-After` is believed beyond this: a slip of the server must not silence us for a day.
-const LONGEST_SLOW: Duration = Duration::from_secs(600);
 
 struct Waiter {
     id: u64,
@@ -238,7 +237,7 @@ impl State {
                     self.creates = None;
                 }
             }
-            Some(Class::Rejected) => self.reached(report, true),
+            Some(Class::Rejected | Class::Refused | Class::Gone) => self.reached(report, true),
             // Whether the key is accepted, a 429 does not tell.
             Some(Class::RateLimited) => self.reached(report, false),
             Some(Class::CreditsExhausted) => {
@@ -320,7 +319,7 @@ impl State {
             return;
         }
         let wait =
-            asked.unwrap_or_else(|| retry::delay(Class::RateLimited, self.slow_tries)).min(LONGEST_SLOW);
+            asked.unwrap_or_else(|| retry::delay(Class::RateLimited, self.slow_tries)).min(LONGEST_WAIT);
         let until = self.slow_until.map_or(now.plus(wait), |until| until.max(now.plus(wait)));
         self.slow_until = Some(until);
         self.bucket.drain_until(until);

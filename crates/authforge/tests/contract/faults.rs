@@ -104,6 +104,40 @@ async fn calls_that_can_be_repeated_are_never_in_doubt() {
 }
 
 #[tokio::test]
+async fn only_what_a_look_confirms_is_refused_for_good() {
+    let bench = Bench::with(Switches::default()).await;
+    let license = bench.create("cs_test_1").await.expect("created");
+    bench.client.revoke(&license.key, Priority::Refund).await.expect("revoked");
+    let reinstate = async |fault| {
+        bench.fake.script(CallKind::Put, [fault]);
+        bench.client.reinstate(&license.key, Priority::Buyer).await.expect_err("faulty").class
+    };
+    // A proxy's words, or those for an API key of too small a scope, or of another account.
+    for status in [302, 403, 404, 451] {
+        assert_eq!(reinstate(Fault::Status(status)).await, Class::Rejected, "{status}");
+    }
+    for status in [400, 409, 422] {
+        let expected = if status == 409 { Class::Transient } else { Class::Refused };
+        assert_eq!(reinstate(Fault::Status(status)).await, expected, "{status}");
+    }
+    bench.client.reinstate(&license.key, Priority::Buyer).await.expect("reinstated once it is mended");
+}
+
+#[tokio::test]
+async fn a_wish_to_be_left_alone_keeps_no_buyer_for_a_day() {
+    for (fault, wish, expected) in [
+        (Fault::TooManyRequests, 86_400, Some(600)),
+        (Fault::TooManyRequests, 30, Some(30)),
+        (Fault::TooManyRequests, 0, None),
+    ] {
+        let bench = Bench::with(Switches { retry_after: Some(wish), ..Switches::default() }).await;
+        bench.fake.script(CallKind::List, [fault]);
+        let error = bench.client.list(&app(), bench.now(), Priority::Buyer).await.expect_err("faulty");
+        assert_eq!(error.retry_after, expected.map(Duration::from_secs), "{fault:?}, {wish} s");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_device_reset_is_of_unknown_outcome() {
     let bench = Bench::with(Switches::default()).await;
     let license = bench.create("cs_test_1").await.expect("created");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use grantsmith_authforge::MemoryLabels;
 use grantsmith_authforge::fake::{CallKind, Fault, NewLicense, Switches};
-use grantsmith_core::AppId;
 use grantsmith_core::port::{Class, LicenseApi, Moment, Priority};
+use grantsmith_core::{AppId, LicenseStatus};
 
 use crate::canned::canned;
 use crate::support::{APP, Bench, app, client_of, label};
@@ -155,6 +155,21 @@ async fn a_license_made_within_the_list_lag_is_not_listed_and_made_anyway() {
     assert!(list().await.labeled(&label("cs_test_1")).is_empty());
     bench.clock.advance(Duration::from_secs(60));
     assert_eq!(list().await.labeled(&label("cs_test_1")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_license_revoked_within_the_list_lag_is_listed_as_it_was() {
+    let bench = Bench::with(Switches { list_lag_ms: 60_000, ..Switches::default() }).await;
+    let license = bench.create("cs_test_1").await.expect("created");
+    bench.clock.advance(Duration::from_secs(60));
+    bench.client.revoke(&license.key, Priority::Refund).await.expect("revoked");
+    let status = async || {
+        let listing = bench.client.list(&app(), bench.now(), Priority::Buyer).await.expect("listing");
+        listing.labeled(&label("cs_test_1"))[0].status
+    };
+    assert_eq!(status().await, LicenseStatus::Active);
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(status().await, LicenseStatus::Revoked);
 }
 
 #[tokio::test]
