@@ -4,7 +4,7 @@
 
 use fantoccini::Locator;
 use futures_util::future::join_all;
-use grantsmith_service::stripe::fake::{PaymentPlan, Rendering, Turn};
+use grantsmith_service::stripe::fake::{Kind, PaymentPlan, Rendering, Turn};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{Browser, Shape, Stack, until};
 use serde_json::json;
@@ -148,13 +148,16 @@ async fn an_order_that_came_to_nothing_says_so() {
     let failed = stack.buy(order().paying(PaymentPlan::Delayed)).await;
     stack.deliver_all(&stack.world.turn(&failed.session, Turn::Fail, stack.now())).await;
     let left = stack.world.abandon(order(), stack.now());
-    stack.deliver_all(&left.events).await;
-    for bought in [&failed, &left] {
+    let unsubscribed = stack.world.abandon(order().kind(Kind::Subscription), stack.now());
+    for bought in [&left, &unsubscribed] {
+        stack.deliver_all(&bought.events).await;
+    }
+    for bought in [&failed, &left, &unsubscribed] {
         until("the end", async || (stack.grant(&bought.session).await?["state"] == "ENDED").then_some(()))
             .await;
     }
     for (name, browser) in windows().await {
-        for bought in [&failed, &left] {
+        for bought in [&failed, &left, &unsubscribed] {
             browser.goto(&success(&stack, &bought.session)).await;
             let text = browser.until_text("This order has ended").await;
             assert!(!text.contains("looks again"), "nothing comes any more: {text}");

@@ -110,6 +110,11 @@ fn what_stripe_says_decides_what_the_buyer_has() {
     row("still at the till", |s| (s.status, s.payment_status) = (Open, Unpaid), "waits: PaymentPending");
     row("left the till", |s| (s.status, s.payment_status) = (Expired, Unpaid), "ended: Canceled");
     row(
+        "left the till before it was a subscription",
+        |s| (s.mode, s.status, s.payment_status) = (SessionMode::Subscription, Expired, Unpaid),
+        "ended: Canceled",
+    );
+    row(
         "a bank transfer under way",
         |s| (s.payment_status, s.payment) = (Unpaid, intent(Intent::Processing)),
         "waits: PaymentPending",

@@ -37,7 +37,7 @@ const LARGEST_ANSWER: usize = 1024 * 1024;
 const PAGE: usize = 100;
 
 /// Ten times what a session can hold (100 line items), so that a list without an end cannot keep us.
-const MOST_LINE_ITEMS: usize = 1_000;
+const MOST_ENTRIES: usize = 1_000;
 
 /// How to reach Stripe.
 #[derive(Clone)]
@@ -106,27 +106,50 @@ impl Client {
         let path = format!("/v1/checkout/sessions/{id}");
         let expand = [("expand[]", "payment_intent.latest_charge"), ("expand[]", "line_items")];
         let mut session = self.get(Operation::Session, &path, &expand).await?;
-        while session["line_items"]["has_more"] == Value::Bool(true) {
-            let page = {
-                let lines = list(&session["line_items"])?;
-                if lines.len() > MOST_LINE_ITEMS {
-                    return Err(Error::odd("a list of line items without an end"));
-                }
-                self.page_after(&path, lines.last()).await?
-            };
-            merge(&mut session["line_items"], page)?;
-        }
+        self.complete(
+            session.get_mut("line_items"),
+            Operation::LineItems,
+            &format!("{path}/line_items"),
+            &[],
+        )
+        .await?;
         Ok(session)
     }
 
-    async fn page_after(&self, path: &str, last: Option<&Value>) -> Result<Value, Error> {
+    /// Fetches what is left of a list of which an object brought the first page.
+    async fn complete(
+        &self,
+        whole: Option<&mut Value>,
+        operation: Operation,
+        path: &str,
+        of: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let Some(whole) = whole else { return Ok(()) };
         let limit = PAGE.to_string();
-        let mut query = vec![("limit", limit.as_str())];
-        if let Some(last) = last {
-            let id = last["id"].as_str().ok_or_else(|| Error::odd("a line item without an id"))?;
-            query.push(("starting_after", id));
+        while whole["has_more"] == Value::Bool(true) {
+            let entries = list(whole)?;
+            if entries.len() > MOST_ENTRIES {
+                return Err(Error::odd("a list without an end"));
+            }
+            let id_of = |entry: &Value| {
+                entry["id"].as_str().map(str::to_owned).ok_or_else(|| Error::odd("an entry without an id"))
+            };
+            let last = entries.last().map(id_of).transpose()?;
+            let mut query = of.to_vec();
+            query.push(("limit", &limit));
+            query.extend(last.as_deref().map(|last| ("starting_after", last)));
+            let page = self.get(operation, path, &query).await?;
+            merge(whole, page)?;
         }
-        self.get(Operation::LineItems, &format!("{path}/line_items"), &query).await
+        Ok(())
+    }
+
+    /// All lines of an invoice: Stripe shows prorations first, and what pays for the period after them.
+    async fn complete_invoice(&self, invoice: &mut Value) -> Result<(), Error> {
+        let Some(path) = invoice["id"].as_str().map(|id| format!("/v1/invoices/{id}/lines")) else {
+            return Ok(());
+        };
+        self.complete(invoice.get_mut("lines"), Operation::Invoice, &path, &[]).await
     }
 
     /// The sessions that a PaymentIntent paid; one, or none where it was made without Checkout.
@@ -147,40 +170,39 @@ impl Client {
         sessions.ok_or_else(|| Error::odd("a session without an id"))
     }
 
-    /// Fetches a subscription with its newest invoice, its customer, and all of its items.
+    /// Fetches a subscription with its newest invoice, its customer, and all of its items and of the invoice's lines.
     pub async fn subscription(&self, id: &StripeId) -> Result<Value, Error> {
         let expand = [("expand[]", "latest_invoice"), ("expand[]", "customer")];
         let mut subscription =
             self.get(Operation::Subscription, &format!("/v1/subscriptions/{id}"), &expand).await?;
-        while subscription["items"]["has_more"] == Value::Bool(true) {
-            let items = list(&subscription["items"])?;
-            if items.len() > MOST_LINE_ITEMS {
-                return Err(Error::odd("a list of items without an end"));
-            }
-            let last = items.last().and_then(|item| item["id"].as_str()).map(str::to_owned);
-            let limit = PAGE.to_string();
-            let mut query = vec![("subscription", id.as_str()), ("limit", limit.as_str())];
-            query.extend(last.as_deref().map(|last| ("starting_after", last)));
-            let page = self.get(Operation::SubscriptionItems, "/v1/subscription_items", &query).await?;
-            merge(&mut subscription["items"], page)?;
+        let of = [("subscription", id.as_str())];
+        let (operation, path) = (Operation::SubscriptionItems, "/v1/subscription_items");
+        self.complete(subscription.get_mut("items"), operation, path, &of).await?;
+        if let Some(invoice) = subscription.get_mut("latest_invoice") {
+            self.complete_invoice(invoice).await?;
         }
         Ok(subscription)
     }
 
-    /// Fetches an invoice.
+    /// Fetches an invoice with all of its lines.
     pub async fn invoice(&self, id: &StripeId) -> Result<Value, Error> {
-        self.get(Operation::Invoice, &format!("/v1/invoices/{id}"), &[]).await
+        let mut invoice = self.get(Operation::Invoice, &format!("/v1/invoices/{id}"), &[]).await?;
+        self.complete_invoice(&mut invoice).await?;
+        Ok(invoice)
     }
 
-    /// The newest paid invoices of a subscription.
+    /// The newest paid invoices of a subscription, with all of their lines.
     pub async fn paid_invoices(&self, subscription: &StripeId) -> Result<Vec<Value>, Error> {
         let query = [("subscription", subscription.as_str()), ("status", "paid"), ("limit", "10")];
         let mut answer = self.get(Operation::Invoices, "/v1/invoices", &query).await?;
         list(&answer)?;
-        match answer["data"].take() {
-            Value::Array(invoices) => Ok(invoices),
-            _ => Err(Error::odd("a list without 'data'")),
+        let Value::Array(mut invoices) = answer["data"].take() else {
+            return Err(Error::odd("a list without 'data'"));
+        };
+        for invoice in &mut invoices {
+            self.complete_invoice(invoice).await?;
         }
+        Ok(invoices)
     }
 
     /// The PaymentIntent that a charge belongs to, which thin events do not tell; none for charges made without one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grantsmith_core::port::Class;
-use grantsmith_core::purchase::SessionMode;
+use grantsmith_core::purchase::{SessionMode, SessionStatus};
 use grantsmith_core::{GrantId, PurchaseId, Reason, retry};
 use metrics::counter;
 use tracing::Instrument;
@@ -117,7 +117,8 @@ impl Worker {
         let purchase = PurchaseId::parse(object.id.as_str()).map_err(|_| unknown())?;
         let record = self.store.purchase(&purchase).await?;
         let Session { seen, paying_event_at } = self.see_session(&object.id, &record).await?;
-        if seen.object.mode == SessionMode::Subscription {
+        let left = seen.object.subscription.is_none() && seen.object.status == SessionStatus::Expired;
+        if seen.object.mode == SessionMode::Subscription && !left {
             // The subscription names the purchase, however it was bought.
             let Some(subscription) = seen.object.subscription.clone() else { return Err(Halt::Untold) };
             let attachment = Attachment {

@@ -24,6 +24,11 @@ pub(super) fn decide(
     terms: &Result<Terms, Problem>,
     now: Timestamp,
 ) {
+    if (session.mode, session.status) == (SessionMode::Subscription, SessionStatus::Expired) {
+        // No subscription came of it that could be a purchase.
+        grant.standing = Standing::Ended(Reason::Canceled);
+        return;
+    }
     let terms = match terms_of(session, terms) {
         Ok(terms) => terms,
         Err(standing) => {

@@ -4,7 +4,7 @@ use grantsmith_core::purchase::{LineItem, Payment, PaymentIntentStatus};
 use jiff::Timestamp;
 
 use super::*;
-use crate::stripe::fake::{Fault, PaymentPlan, Purchase, Route, Server, World};
+use crate::stripe::fake::{Fault, Kind, PaymentPlan, Purchase, Route, Server, World};
 use crate::stripe::key::ApiKey;
 use crate::stripe::shape;
 
@@ -88,6 +88,23 @@ async fn every_page_of_line_items_is_read() {
         assert_eq!(prices, (0..lines).map(|n| format!("price_{n}")).collect::<Vec<_>>());
         assert_eq!(bench.server.count(Route::LineItems) - before, pages, "{lines} lines");
     }
+}
+
+#[tokio::test]
+async fn every_line_of_an_invoice_is_read() {
+    let bench = Bench::start().await;
+    let plans = (1..12).fold(Purchase::of("price_0"), |purchase, n| purchase.and(&format!("price_{n}")));
+    let session = bench.buy(plans.kind(Kind::Subscription));
+    let session = bench.client.session(&session).await.expect("a session");
+    let subscription = id(session["subscription"].as_str().expect("a subscription"));
+    let fetched = bench.client.subscription(&subscription).await.expect("a subscription");
+    let latest = &fetched["latest_invoice"];
+    let invoice = bench.client.invoice(&id(latest["id"].as_str().expect("an id"))).await.expect("an invoice");
+    let paid = bench.client.paid_invoices(&subscription).await.expect("invoices");
+    for invoice in [latest, &invoice, &paid[0]] {
+        assert_eq!(invoice["lines"]["data"].as_array().expect("lines").len(), 12);
+    }
+    assert_eq!(bench.server.count(Route::InvoiceLines), 3);
 }
 
 #[tokio::test]

@@ -346,6 +346,12 @@ impl Books {
         Some(billing::invoice(invoice, self.livemode))
     }
 
+    /// All lines of an invoice.
+    pub(super) fn show_invoice_lines(&self, id: &str) -> Option<Vec<Value>> {
+        let invoice = self.invoices.iter().find(|invoice| invoice.id == id)?;
+        Some(billing::invoice_lines(invoice, self.livemode))
+    }
+
     /// The invoices of a subscription, or all; in a status, or any. Newest first.
     pub(super) fn show_invoices(&self, subscription: Option<&str>, status: Option<&str>) -> Vec<Value> {
         let wanted = |invoice: &&Invoice| {

@@ -42,6 +42,8 @@ pub enum Route {
     SubscriptionItems,
     /// `GET /v1/invoices/{id}`
     Invoice,
+    /// `GET /v1/invoices/{id}/lines`
+    InvoiceLines,
     /// `GET /v1/invoices?subscription=&status=`
     Invoices,
     /// `GET /v1/customers/{id}`
@@ -254,6 +256,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/subscriptions/{id}", get(subscription))
         .route("/v1/subscription_items", get(subscription_items))
         .route("/v1/invoices/{id}", get(invoice))
+        .route("/v1/invoices/{id}/lines", get(invoice_lines))
         .route("/v1/invoices", get(invoices))
         .route("/v1/customers/{id}", get(customer))
         .route("/v1/charges", get(probe))
@@ -331,6 +334,19 @@ async fn subscription_items(
 
 async fn invoice(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
     answer(&shared, Route::Invoice, request.headers(), || shared.world.invoice(&id)).await
+}
+
+async fn invoice_lines(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(query): Query<Pairs>,
+    request: Request,
+) -> Response {
+    let page = || {
+        let url = format!("{}/lines", object::url("invoice", &id));
+        page(&shared.world.invoice_lines(&id)?, &query, &url)
+    };
+    answer(&shared, Route::InvoiceLines, request.headers(), page).await
 }
 
 async fn invoices(

@@ -83,13 +83,16 @@ pub(in super::super) fn items(of: &Subscription, livemode: bool) -> Vec<Value> {
     items.collect()
 }
 
+/// All lines of an invoice.
+pub(in super::super) fn invoice_lines(of: &Invoice, livemode: bool) -> Vec<Value> {
+    of.lines.iter().enumerate().map(|(at, line)| invoice_line(of, at, line, livemode)).collect()
+}
+
 /// An invoice.
 pub(in super::super) fn invoice(of: &Invoice, livemode: bool) -> Value {
     let total = of.total();
     let paid = if of.status == InvoiceStatus::Paid { total } else { 0 };
     let first_line = of.lines.first().map(|line| line.period);
-    let lines: Vec<_> =
-        of.lines.iter().enumerate().map(|(at, line)| invoice_line(of, at, line, livemode)).collect();
     json!({
         "id": of.id, "object": "invoice", "account_country": "DE", "account_name": "Example Shop",
         "amount_due": total, "amount_overpaid": 0, "amount_paid": paid, "amount_remaining": total - paid,
@@ -105,7 +108,7 @@ pub(in super::super) fn invoice(of: &Invoice, livemode: bool) -> Value {
         "customer_name": "Erika Musterfrau", "default_payment_method": null, "description": null, "discounts": [],
         "due_date": null, "effective_at": of.finalized_at,
         "hosted_invoice_url": of.finalized_at.map(|_| format!("https://invoice.stripe.com/i/{}", of.id)),
-        "lines": inline(lines, &format!("{}/lines", url("invoice", &of.id))), "livemode": livemode,
+        "lines": inline(invoice_lines(of, livemode), &format!("{}/lines", url("invoice", &of.id))), "livemode": livemode,
         "metadata": {}, "next_payment_attempt": of.next_attempt, "number": null,
         "parent": {"quote_details": null, "type": "subscription_details", "subscription_details": {
             "metadata": of.metadata, "subscription": of.subscription

@@ -66,6 +66,10 @@ impl World {
         self.state().books.show_invoice(id)
     }
 
+    pub(in super::super) fn invoice_lines(&self, id: &str) -> Option<Vec<Value>> {
+        self.state().books.show_invoice_lines(id)
+    }
+
     pub(in super::super) fn invoices(&self, subscription: Option<&str>, status: Option<&str>) -> Vec<Value> {
         self.state().books.show_invoices(subscription, status)
     }
