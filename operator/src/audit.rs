@@ -4,7 +4,7 @@
 //! is not looked at. What differs is told, or taken for what is, so that the next plan brings it back within the laws.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use grantsmith_core::license::Fingerprint;
@@ -71,7 +71,11 @@ impl Audit {
     /// Goes on for ever.
     pub async fn run(&self) {
         loop {
-            self.lease.wait().await;
+            if !self.lease.is_held() {
+                // What differs is its holder's to tell.
+                gauge!("grantsmith_drifted_licenses").set(0.0);
+                self.lease.wait().await;
+            }
             let now = self.clock.now().wall;
             let Some(last) = self.lease.audited_at() else {
                 // Nothing was ever audited here: the first time is an interval from now, not at each start.
@@ -97,6 +101,8 @@ impl Audit {
     async fn all(&self) -> bool {
         let mut whole = true;
         let mut drifted = 0_u32;
+        // What nobody has acted on since the last one may be so no longer.
+        self.reconciler.findings().clear();
         for app in self.index.apps() {
             let Some(id) = AppId::parse(&app) else { continue };
             let outcome = match self.api.list(&id, self.clock.now().moment, Priority::Audit).await {
@@ -134,10 +140,13 @@ impl Audit {
         let settled = Moment(listing.begun_at().0.saturating_sub(self.lag));
         for (place, known) in self.index.licenses(app, settled) {
             let fingerprint = Fingerprint::from_hex(known.fingerprint.to_string());
-            let finding = compare(&known, listing.of_key(&fingerprint), self.policy);
-            drifted += u32::from(finding.as_ref().is_some_and(|finding| finding.drift.is_some()));
-            if let Some(finding) = finding {
-                self.hand_over(&place, finding);
+            match compare(&known, listing.of_key(&fingerprint), self.policy) {
+                Compared::Same => {}
+                Compared::Told => drifted += 1,
+                Compared::Found(finding) => {
+                    drifted += u32::from(finding.drift.is_some());
+                    self.hand_over(&place, finding);
+                }
             }
         }
         drifted
@@ -145,9 +154,7 @@ impl Audit {
 
     fn hand_over(&self, place: &Place, finding: Finding) {
         tracing::warn!(grant = %place, license.fingerprint = %finding.known.fingerprint, drift = finding.drift, "an audit's finding");
-        let mut findings = self.reconciler.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        findings.entry(place.clone()).or_default().push(finding);
-        drop(findings);
+        self.reconciler.findings().entry(place.clone()).or_default().push(finding);
         self.index.touch(place);
         if let Some(turn) = self.index.turn(place) {
             self.queue.push(turn);
@@ -155,16 +162,26 @@ impl Audit {
     }
 }
 
-/// What is to be done about one license; none if it is as known.
-fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<Finding> {
+/// How a license compares.
+enum Compared {
+    /// It is as known.
+    Same,
+    /// It still differs, as its status says.
+    Told,
+    /// There is something to be done about it.
+    Found(Finding),
+}
+
+fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Compared {
     let repair = policy == DriftPolicy::Repair;
     let found = |drift: String, changes: Vec<Change>| {
-        Some(Finding { known: known.clone(), drift: Some(drift), changes })
+        Compared::Found(Finding { known: known.clone(), drift: Some(drift), changes })
     };
-    let silent = |changes: Vec<Change>| Some(Finding { known: known.clone(), drift: None, changes });
+    let silent =
+        |changes: Vec<Change>| Compared::Found(Finding { known: known.clone(), drift: None, changes });
     let Some(row) = row else {
         let drift = "AuthForge does not list it any more".to_owned();
-        return if known.drifted { None } else { found(drift, Vec::new()) };
+        return if known.drifted { Compared::Told } else { found(drift, Vec::new()) };
     };
     match (known.live, row.status) {
         // What somebody else revoked is theirs to bring back; from now on it counts as that.
@@ -175,7 +192,7 @@ fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<
             let changes = vec![Change::State(KeptState::Live)];
             return found("it was live at AuthForge".to_owned(), changes);
         }
-        (false, LicenseStatus::Active) if known.drifted => return None,
+        (false, LicenseStatus::Active) if known.drifted => return Compared::Told,
         (false, LicenseStatus::Active) => return found("it is live at AuthForge".to_owned(), Vec::new()),
         (true, LicenseStatus::Active) | (false, LicenseStatus::Revoked) => {}
     }
@@ -187,10 +204,10 @@ fn compare(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<
         Some(there) if repair => {
             found(format!("it ended on {there} at AuthForge"), vec![Change::Expiry(Some(there))])
         }
-        Some(_) if known.drifted => None,
+        Some(_) if known.drifted => Compared::Told,
         Some(there) => found(format!("it ends on {there} at AuthForge"), Vec::new()),
         None if known.drifted => silent(Vec::new()),
-        None => None,
+        None => Compared::Same,
     }
 }
 
@@ -226,7 +243,11 @@ mod tests {
 
     /// Whether something is told, and what is taken for what is.
     fn found(known: &Known, row: Option<&License>, policy: DriftPolicy) -> Option<(bool, Vec<Change>)> {
-        compare(known, row, policy).map(|finding| (finding.drift.is_some(), finding.changes))
+        match compare(known, row, policy) {
+            Compared::Same => None,
+            Compared::Told => Some((true, Vec::new())),
+            Compared::Found(finding) => Some((finding.drift.is_some(), finding.changes)),
+        }
     }
 
     #[test]
@@ -250,7 +271,12 @@ mod tests {
                 Some((true, vec![])),
                 Some((true, ends.clone())),
             ),
-            (known(true, Some(50), true), Some(row(Active, Some(90))), None, Some((true, ends.clone()))),
+            (
+                known(true, Some(50), true),
+                Some(row(Active, Some(90))),
+                Some((true, vec![])),
+                Some((true, ends.clone())),
+            ),
             (known(true, None, false), Some(row(Active, Some(90))), Some((true, vec![])), Some((true, ends))),
             // A row that leaves the expiry out says nothing about it.
             (known(true, Some(50), false), Some(row(Active, None)), None, None),
@@ -265,7 +291,7 @@ mod tests {
             (known(false, Some(50), false), Some(row(Revoked, Some(90))), None, None),
             // Absence is no evidence: it is told, and changes nothing.
             (known(true, None, false), None, Some((true, vec![])), Some((true, vec![]))),
-            (known(true, None, true), None, None, None),
+            (known(true, None, true), None, Some((true, vec![])), Some((true, vec![]))),
         ] {
             assert_eq!(found(&known, row.as_ref(), Report), report, "{known:?} {row:?}");
             assert_eq!(found(&known, row.as_ref(), Repair), repair, "{known:?} {row:?}");

@@ -15,6 +15,9 @@ use url::Url;
 
 use crate::metrics::LogFormat;
 
+/// Between two audits at least: without a pause they would take a processor, and AuthForge's rate.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// LicenseGrants in, license keys in Secrets out.
 #[derive(Debug, Parser)]
 #[command(name = "grantsmith-operator", version, max_term_width = 100, propagate_version = true)]
@@ -173,6 +176,10 @@ impl Run {
     pub fn check(&self) -> Result<(), Wrong> {
         if !matches!(self.authforge_url.scheme(), "http" | "https") {
             return Err(Wrong("--authforge-url must begin with https:// (or http://)".to_owned()));
+        }
+        if self.drift_interval < SHORTEST_INTERVAL {
+            let text = "--drift-interval must be a second or more; a long one, such as 30d, leaves nearly all audits out";
+            return Err(Wrong(text.to_owned()));
         }
         Ok(())
     }

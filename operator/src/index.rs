@@ -98,7 +98,7 @@ struct Brief {
     version: u64,
     created: Timestamp,
     purchase: Option<GrantId>,
-    /// What the spec calls the Secret, if it does.
+    /// What the spec calls the Secret, if that is a name of its own.
     secret: Option<Box<str>>,
     rest: Rest,
     priority: Priority,
@@ -118,7 +118,7 @@ impl Brief {
     fn secret_of(&self, place: &Place) -> Place {
         match &self.secret {
             Some(name) => place.beside(name),
-            None => place.beside(&format!("{}-license", place.name)),
+            None => place.beside(&grantsmith_crd::secret_of(&place.name)),
         }
     }
 }
@@ -234,7 +234,12 @@ impl Index {
             version,
             created: grant.creation_timestamp().map(|time| time.0).unwrap_or_default(),
             purchase: purchase.as_ref().map(GrantId::of),
-            secret: grant.spec.secret_name.as_deref().map(Into::into),
+            secret: grant
+                .spec
+                .secret_name
+                .as_deref()
+                .filter(|name| *name != grantsmith_crd::secret_of(&place.name))
+                .map(Into::into),
             rest: status::rest(grant, known.is_none()),
             priority: validate::priority(grant),
             reason: status::reason(grant),

@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use grantsmith_core::execute::{Executor, Failure, Report};
@@ -90,6 +90,17 @@ impl fmt::Debug for Reconciler {
     }
 }
 
+/// A round of work on a grant, as far as it was only looked at.
+struct Round {
+    declared: Grant,
+    priority: Priority,
+    /// Licenses whose keys the Secret has lost.
+    lost: Vec<LicenseStatus>,
+    findings: Vec<Finding>,
+    wanted_back: Vec<Fingerprint>,
+    until_reset: Option<Duration>,
+}
+
 /// Why a grant was not worked on to the end.
 enum Halt {
     /// It waits for a person.
@@ -144,6 +155,8 @@ impl Reconciler {
     }
 
     async fn pass(&self, place: &Place) -> Result<Next, kube::Error> {
+        // Written down now or never: the next audit finds again what is still so then.
+        let findings = self.findings().remove(place).unwrap_or_default();
         let Some(grant) = self.grants(place).get_opt(&place.name).await? else {
             return Ok(Next::Rest);
         };
@@ -155,10 +168,16 @@ impl Reconciler {
             Err(held) => Standing::held(held),
             Ok(declared) => {
                 let id = GrantId::of(&declared.purchase);
-                let worked = self.work(place, &id, grant, &declared).await;
-                if let Some(worked) = self.attempts.end(&id) {
-                    session = worked;
-                }
+                let worked = match self.begin(place, &id, grant, &declared, findings).await {
+                    Ok(round) => {
+                        let worked = self.work(&id, round).await;
+                        if let Some(worked) = self.attempts.end(&id) {
+                            session = worked;
+                        }
+                        worked
+                    }
+                    Err(halt) => Err(halt),
+                };
                 match worked {
                     Ok(_) | Err(Halt::Log(_)) if session.moved => return Ok(Next::Again),
                     Ok(Report { failure: Some(Failure::Log(error)), .. }) | Err(Halt::Log(error)) => {
@@ -184,18 +203,24 @@ impl Reconciler {
         self.tell(session, standing, before).await
     }
 
+    /// What the last audit found and nobody has written down.
+    pub fn findings(&self) -> MutexGuard<'_, HashMap<Place, Vec<Finding>>> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn grants(&self, place: &Place) -> Api<LicenseGrant> {
         Api::namespaced(self.client.clone(), &place.namespace)
     }
 
-    /// Observes, plans, performs.
-    async fn work(
+    /// Observes. Only then is the purchase's work this grant's, and another of the same purchase may not touch it.
+    async fn begin(
         &self,
         place: &Place,
         id: &GrantId,
         grant: LicenseGrant,
         declared: &Grant,
-    ) -> Result<Report, Halt> {
+        findings: Vec<Finding>,
+    ) -> Result<Round, Halt> {
         let leaving = grant.metadata.deletion_timestamp.is_some();
         if !leaving && let Err(owner) = self.index.claim(id, place) {
             let message =
@@ -236,11 +261,18 @@ impl Reconciler {
             )
             .into());
         }
+        let findings = findings.into_iter().filter(|finding| self.index.is_still(place, &finding.known));
+        Ok(Round { declared, priority, lost, findings: findings.collect(), wanted_back, until_reset })
+    }
+
+    /// Plans and performs.
+    async fn work(&self, id: &GrantId, round: Round) -> Result<Report, Halt> {
+        let Round { declared, priority, lost, findings, wanted_back, until_reset } = round;
         if !lost.is_empty() {
             let found = self.find(&declared, lost).await?;
             self.attempts.restore(id, &found).await?;
         }
-        self.write_findings(place, id).await?;
+        self.write_findings(id, findings).await?;
         for fingerprint in wanted_back {
             self.attempts.note(id, &fingerprint, &Change::State(port::KeptState::Reinstating)).await?;
         }
@@ -294,10 +326,8 @@ impl Reconciler {
     }
 
     /// Writes down what audits found, as far as it changes what is known.
-    async fn write_findings(&self, place: &Place, id: &GrantId) -> Result<(), LogError> {
-        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
-        let findings = findings.into_iter().flatten();
-        for finding in findings.filter(|finding| self.index.is_still(place, &finding.known)) {
+    async fn write_findings(&self, id: &GrantId, findings: Vec<Finding>) -> Result<(), LogError> {
+        for finding in findings {
             let fingerprint = Fingerprint::from_hex(finding.known.fingerprint.to_string());
             self.attempts.tell_drift(id, fingerprint.as_str(), finding.drift).await?;
             for change in finding.changes {

@@ -24,6 +24,7 @@ fn what_cannot_be_is_told_with_the_way_out() {
         (&["--authforge-api-key-file", "/nonexistent"], &[nowhere], "cannot read '/nonexistent'"),
         (&[], &[key, nowhere], "give a kubeconfig in KUBECONFIG"),
         (&["--authforge-url", "ftp://x"], &[key], "--authforge-url must begin with https://"),
+        (&["--drift-interval", "0s"], &[key], "--drift-interval must be a second or more"),
         (&["--allow", "shop"], &[key], "write NAMESPACE=APP"),
         (&["--revocation-budget", "100"], &[key], "write a number and /h"),
     ] {

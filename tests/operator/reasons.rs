@@ -69,6 +69,25 @@ async fn of_two_grants_of_one_purchase_the_oldest_owns_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_comes_second_leaves_the_work_on_the_first_alone() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let _operator = realm.operator(&[]).await;
+    realm.authforge.switch(|switches| switches.latency_ms = 1_500);
+    realm.declare("first", &manual("press")).await;
+    until("a request", async || (realm.authforge.counts().of(CallKind::Create) > 0).then_some(())).await;
+    realm.declare("second", &manual("press")).await;
+    realm.until_reason("second", "DuplicatePurchase").await;
+    realm.authforge.switch(|switches| switches.latency_ms = 0);
+    realm.until_settled("first").await;
+    assert_eq!(realm.live("press").len(), 1);
+    let counts = realm.authforge.counts();
+    let calls = (counts.of(CallKind::List), counts.of(CallKind::Create));
+    assert_eq!(calls, (1, 1), "looked for before it was made; its answer was not lost");
+    let told = realm.events("first").await;
+    assert!(!told.iter().any(|reason| reason == "DuplicatePurchase"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_of_somebody_elses_is_left_alone_and_nothing_is_made() {
     let realm = Realm::new(Cluster::shared().await).await;
     let _operator = realm.operator(&[]).await;
@@ -95,6 +114,25 @@ async fn what_somebody_else_revoked_stays_revoked_until_a_hand_wants_it() {
     assert!(realm.live("jane").is_empty(), "it was not brought back");
     realm.edit("jane", &json!({"spec": {"override": {"state": "Active"}}})).await;
     realm.until_settled("jane").await;
+    assert_eq!(realm.live("jane"), [key]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_audit_found_while_a_grant_was_paused_is_not_believed_later() {
+    let realm = Realm::new(Cluster::shared().await).await;
+    let operator = realm.operator(&AUDITS).await;
+    let key = realm.issue("jane").await;
+    realm.edit("jane", &json!({"spec": {"paused": true}})).await;
+    realm.until_reason("jane", "Paused").await;
+    assert!(realm.authforge.revoke_by_hand(&key));
+    until_audited(&operator, 2.0).await;
+    put(&realm, &key, &json!({"action": "activate"})).await;
+    // A listing may be as old as the quarantine is long.
+    until_audited(&operator, 3.0).await;
+    realm.edit("jane", &json!({"spec": {"paused": false}})).await;
+    realm.until_reason("jane", "Issued").await;
+    until_audited(&operator, 2.0).await;
+    realm.until_reason("jane", "Issued").await;
     assert_eq!(realm.live("jane"), [key]);
 }
 
@@ -308,12 +346,7 @@ async fn what_differs_is_reported_or_brought_back_as_the_policy_says() {
     let key = realm.issue("jane").await;
     state(&realm, "jane", json!({"expiresAt": "2031-01-01T00:00:00Z"})).await;
     realm.until_settled("jane").await;
-    // As somebody does in the dashboard.
-    let address = format!("{}/v1/licenses/{key}", realm.authforge.url());
-    let prolonged = json!({"action": "extend", "expiresAt": "2040-01-01T00:00:00Z"});
-    let client = grantsmith_authforge::http_client(&[]).expect("a client");
-    let answer = client.put(address).bearer_auth(AUTHFORGE_KEY).json(&prolonged).send().await;
-    assert!(answer.expect("an answer").status().is_success());
+    put(&realm, &key, &json!({"action": "extend", "expiresAt": "2040-01-01T00:00:00Z"})).await;
     let drifted = |grant: &LicenseGrant| {
         grant
             .status
@@ -321,6 +354,9 @@ async fn what_differs_is_reported_or_brought_back_as_the_policy_says() {
             .is_some_and(|status| status.licenses.iter().any(|license| license.drift.is_some()))
     };
     realm.until_grant("jane", "to differ", drifted).await;
+    until_audited(&operator, 2.0).await;
+    let metrics = operator.metrics().await;
+    assert!(metrics.contains("\ngrantsmith_drifted_licenses 1\n"), "told as long as it differs: {metrics}");
     let expiry = || realm.authforge.licenses()[0].expires_at.expect("an end").to_string();
     assert_eq!(expiry(), "2040-01-01T00:00:00Z", "it was only said");
     operator.kill().await;
@@ -351,10 +387,22 @@ async fn what_a_listing_does_not_show_changes_nothing() {
     realm
         .authforge
         .script(CallKind::List, [Fault::TruncatedBody, Fault::FiveHundredBefore, Fault::Status(404)]);
-    let made = || operator_audits(&operator);
-    let before = made().await;
-    until("failing audits", async || (made().await > before + 2.0).then_some(())).await;
+    until_audited(&operator, 3.0).await;
     assert_eq!((realm.live("jane"), realm.keys("jane").await["main"].clone()), (vec![key.clone()], key));
+}
+
+/// As somebody does in the dashboard.
+async fn put(realm: &Realm<'_>, key: &str, action: &Value) {
+    let address = format!("{}/v1/licenses/{key}", realm.authforge.url());
+    let client = grantsmith_authforge::http_client(&[]).expect("a client");
+    let answer = client.put(address).bearer_auth(AUTHFORGE_KEY).json(action).send().await;
+    assert!(answer.expect("an answer").status().is_success());
+}
+
+/// Until so many audits more were made.
+async fn until_audited(operator: &Operator, more: f64) {
+    let before = operator_audits(operator).await;
+    until("audits", async || (operator_audits(operator).await >= before + more).then_some(())).await;
 }
 
 async fn operator_audits(operator: &Operator) -> f64 {

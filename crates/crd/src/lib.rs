@@ -59,10 +59,15 @@ fn tidy(schema: &mut JSONSchemaProps) {
     }
 }
 
+/// What the Secret of a grant of this name is called, if the grant does not say.
+pub fn secret_of(name: &str) -> String {
+    format!("{name}-license")
+}
+
 impl LicenseGrant {
     /// The name of the Secret that holds the grant's keys.
     pub fn secret_name(&self) -> String {
-        let own = || format!("{}-license", self.metadata.name.as_deref().unwrap_or_default());
+        let own = || secret_of(self.metadata.name.as_deref().unwrap_or_default());
         self.spec.secret_name.clone().unwrap_or_else(own)
     }
 

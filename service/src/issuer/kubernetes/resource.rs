@@ -112,7 +112,9 @@ pub(super) fn name(row: &GrantRow) -> &str {
 
 /// The name of the Secret with a grant's keys.
 pub(super) fn secret(row: &GrantRow) -> String {
-    row.object.as_ref().map_or_else(|| format!("{}-license", row.id), |object| object.secret.clone())
+    row.object
+        .as_ref()
+        .map_or_else(|| grantsmith_crd::secret_of(row.id.as_str()), |object| object.secret.clone())
 }
 
 /// Which grant an object is; none if nothing can be made of it.
