@@ -21,8 +21,13 @@ use crate::fulfillment::portal::{TOKEN_FOR, Token};
 use crate::render::{Renderer, page_license};
 use crate::store::DeliveryKind;
 
-/// How long one conversation with the mail server may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to be let in by the mail server.
+const GREETED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a whole conversation may take. Some servers look for viruses before they take a letter, and one that is cut off then
+/// comes twice.
+const SENT_WITHIN: Duration = Duration::from_secs(120);
+
+const SILENT: &str = "the mail server does not answer in time";
 
 /// Why mail cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +102,8 @@ pub struct Mailer {
     seller: Option<String>,
     public_url: Url,
     renderer: Renderer,
+    greeted_within: Duration,
+    sent_within: Duration,
 }
 
 impl Mailer {
@@ -114,6 +121,8 @@ impl Mailer {
             seller: settings.seller,
             public_url: settings.public_url,
             renderer,
+            greeted_within: GREETED_WITHIN,
+            sent_within: SENT_WITHIN,
         })
     }
 
@@ -164,9 +173,11 @@ impl Mailer {
             Ok(message) => message,
             Err(outcome) => return outcome,
         };
-        match self.transport.send(message).await {
-            Ok(_) => Outcome::Sent,
-            Err(error) => match error.status() {
+        // The transport limits how long it takes to connect, and nothing after that.
+        match tokio::time::timeout(self.sent_within, self.transport.send(message)).await {
+            Err(_) => Outcome::Later(SILENT.to_owned()),
+            Ok(Ok(_)) => Outcome::Sent,
+            Ok(Err(error)) => match error.status() {
                 // The text of an answer often repeats the address; its code says enough.
                 Some(code) if error.is_permanent() => {
                     Outcome::Refused(format!("the mail server refused with {code}"))
@@ -185,10 +196,11 @@ impl Mailer {
 
     /// Connects and logs in, and sends nothing. Fails with what to do.
     pub async fn greet(&self) -> Result<(), String> {
-        match self.transport.test_connection().await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("the mail server hangs up at once".to_owned()),
-            Err(error) => Err(match error.status() {
+        match tokio::time::timeout(self.greeted_within, self.transport.test_connection()).await {
+            Err(_) => Err(SILENT.to_owned()),
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err("the mail server hangs up at once".to_owned()),
+            Ok(Err(error)) => Err(match error.status() {
                 Some(code) => format!("the mail server refuses with {code}; check user and password"),
                 None => {
                     "the mail server cannot be reached; check --smtp-url, its port and its TLS".to_owned()
@@ -249,7 +261,7 @@ fn transport(settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>, 
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
         .tls(tls)
         .port(url.port().unwrap_or(port))
-        .timeout(Some(TIMEOUT));
+        .timeout(Some(GREETED_WITHIN));
     let password =
         settings.password.as_ref().map(|password| password.to_string()).or(url.password().map(str::to_owned));
     if let (false, Some(password)) = (url.username().is_empty(), password) {
@@ -263,4 +275,37 @@ fn decoded(text: &str) -> String {
     url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes())
         .next()
         .map_or_else(String::new, |(name, _)| name.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> Settings {
+        Settings {
+            url: url.parse().expect("an address"),
+            password: None,
+            from: "keys@shop.example".to_owned(),
+            reply_to: None,
+            seller: None,
+            public_url: "https://shop.example/".parse().expect("an address"),
+            roots: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_given_up() {
+        // Nobody accepts: the kernel connects, and that is all.
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("smtp://{}", server.local_addr().expect("an address"));
+        let mut mailer =
+            Mailer::new(settings(&url), Renderer::new(None).expect("templates")).expect("a mailer");
+        (mailer.greeted_within, mailer.sent_within) = (Duration::from_millis(1), Duration::from_millis(1));
+        let to = Email::new("jane@example.com").expect("an address");
+        let given_up = async {
+            assert_eq!(mailer.send_link(&Token::random(), &to).await, Outcome::Later(SILENT.to_owned()));
+            assert_eq!(mailer.greet().await, Err(SILENT.to_owned()));
+        };
+        tokio::time::timeout(Duration::from_secs(10), given_up).await.expect("in time");
+    }
 }
