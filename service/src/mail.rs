@@ -13,6 +13,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use minijinja::context;
+use percent_encoding::percent_decode_str;
 use rand::RngExt;
 use url::Url;
 use zeroize::Zeroizing;
@@ -262,19 +263,18 @@ fn transport(settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>, 
         .tls(tls)
         .port(url.port().unwrap_or(port))
         .timeout(Some(GREETED_WITHIN));
-    let password =
-        settings.password.as_ref().map(|password| password.to_string()).or(url.password().map(str::to_owned));
-    if let (false, Some(password)) = (url.username().is_empty(), password) {
-        builder = builder.credentials(Credentials::new(decoded(url.username()), decoded(&password)));
+    if let Some(credentials) = credentials(url, settings.password.as_ref().map(|password| password.as_str()))
+    {
+        builder = builder.credentials(credentials);
     }
     Ok(builder.build())
 }
 
-/// A user name such as `keys@shop.example` stands percent-encoded in a URL.
-fn decoded(text: &str) -> String {
-    url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes())
-        .next()
-        .map_or_else(String::new, |(name, _)| name.into_owned())
+/// A user name such as `keys@shop.example` stands percent-encoded in a URL, and so does a password there.
+fn credentials(url: &Url, password: Option<&str>) -> Option<Credentials> {
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let password = password.map(str::to_owned).or_else(|| url.password().map(decoded))?;
+    (!url.username().is_empty()).then(|| Credentials::new(decoded(url.username()), password))
 }
 
 #[cfg(test)]
@@ -307,5 +307,22 @@ mod tests {
             assert_eq!(mailer.greet().await, Err(SILENT.to_owned()));
         };
         tokio::time::timeout(Duration::from_secs(10), given_up).await.expect("in time");
+    }
+
+    #[test]
+    fn a_password_is_what_stands_in_its_file_and_in_a_url_what_it_is_encoded_from() {
+        let of = |url: &str, password| credentials(&url.parse().expect("an address"), password);
+        let expected =
+            |user: &str, password: &str| Some(Credentials::new(user.to_owned(), password.to_owned()));
+        for password in ["abc=", "a&b", "p%41ss", "a+b", "%", "é"] {
+            let url = "smtps://keys%40shop.example@mail.example";
+            assert!(of(url, Some(password)) == expected("keys@shop.example", password), "{password}");
+        }
+        for (encoded, password) in [("a%3Db%26", "a=b&"), ("a+b=&c", "a+b=&c"), ("%C3%A9", "é")] {
+            let url = format!("smtps://keys:{encoded}@mail.example");
+            assert!(of(&url, None) == expected("keys", password), "{encoded}");
+            assert!(of(&url, Some("other")) == expected("keys", "other"), "the file outranks it");
+        }
+        assert!(of("smtps://mail.example", Some("nobody's")).is_none());
     }
 }
