@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use grantsmith_tests::program::{run, run_into};
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{AUTHFORGE_KEY, Shape, Stack};
+use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_are_listed_found_shown_and_revealed() {
@@ -230,6 +231,66 @@ async fn a_wrong_setting_stops_the_start_and_says_how_to_mend_it() {
     ];
     let (code, _, error) = run(&[&["standalone"][..], &live, &free_ports].concat(), &[], folder.path()).await;
     assert!(code == 2 && error.contains("--stripe-mode test"), "{error}");
+}
+
+/// What the doctor says of the settings with these flags and variables besides those that it needs; and all that it prints.
+async fn settings(flags: &[&str], variables: &[(&str, &str)]) -> (i32, Value, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let needed = [
+        "doctor",
+        "-o",
+        "json",
+        "--stripe-mode",
+        "test",
+        "--events-only",
+        "--authforge-url",
+        "fake:",
+        "--stripe-url",
+        "http://127.0.0.1:1",
+        "--public-url",
+        "http://127.0.0.1:1",
+        "--mail-from",
+        "keys@shop.example",
+    ];
+    let (code, out, error) = run(&[&needed, flags].concat(), variables, folder.path()).await;
+    let lines: Value = serde_json::from_str(&out).unwrap_or_default();
+    let line = lines.as_array().and_then(|lines| lines.iter().find(|line| line["check"] == "settings"));
+    (code, line.cloned().unwrap_or_default(), out + &error)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_address_of_the_mail_server_is_not_printed() {
+    for url in [
+        "smtps://user:CANARY#x@mail.example",
+        "smtps://user:CANARY/x@mail.example",
+        "smtps://user:CANARY@",
+        "CANARY",
+    ] {
+        for (flags, variables) in
+            [(&["--smtp-url", url][..], &[][..]), (&[], &[("GRANTSMITH_SMTP_URL", url)])]
+        {
+            let (code, _, said) = settings(flags, variables).await;
+            assert!(code == 2 && said.contains("--smtp-url"), "{url}: {code} {said}");
+            assert!(!said.contains("CANARY") && !said.contains("canary"), "{url}: {said}");
+        }
+    }
+    let variables = [("GRANTSMITH_SMTP_URL", "smtps://user:CANARY@mail.example")];
+    let (_, _, said) = settings(&["--help"], &variables).await;
+    assert!(said.contains("GRANTSMITH_SMTP_URL") && !said.contains("CANARY"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_of_the_mail_server_may_stand_in_the_variable_and_not_in_the_flag() {
+    for password in ["a=b", "a;b", "a|b", "a[b", "p%41ss"] {
+        let url = format!("SMTP://user:{password}@127.0.0.1:1");
+        let (_, line, said) = settings(&[], &[("GRANTSMITH_SMTP_URL", &url)]).await;
+        assert_eq!(line["verdict"], "ok", "{url}: {said}");
+        for variables in [&[][..], &[("GRANTSMITH_SMTP_URL", url.as_str())]] {
+            let (_, line, said) = settings(&["--smtp-url", &url], variables).await;
+            assert_eq!(line["verdict"], "FAIL", "{url}: {said}");
+            assert!(said.contains("--smtp-password-file") && !said.contains(password), "{said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@
 
 #![expect(clippy::doc_markdown, reason = "these texts are printed by --help as they stand")]
 
+mod mail_server;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +18,8 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use url::Url;
+
+pub use mail_server::MailServer;
 
 use crate::cli::{Client, Output, backup, catalog, events, grants, import};
 use crate::grpc::accounts::Account;
@@ -281,6 +285,7 @@ pub struct Back {
         long,
         env = "GRANTSMITH_DATABASE_URL",
         default_value = "sqlite://grantsmith.db",
+        hide_env_values = true,
         value_name = "URL"
     )]
     pub database_url: String,
@@ -394,10 +399,11 @@ pub struct Back {
         long,
         env = "GRANTSMITH_SMTP_URL",
         value_name = "URL",
+        value_parser = mail_server::Parser,
         hide_env_values = true,
         help_heading = "Mail"
     )]
-    pub smtp_url: Option<Url>,
+    pub smtp_url: Option<MailServer>,
     /// The mail server's password (or GRANTSMITH_SMTP_PASSWORD)
     #[arg(long, env = "GRANTSMITH_SMTP_PASSWORD_FILE", value_name = "FILE", help_heading = "Mail")]
     pub smtp_password_file: Option<PathBuf>,
@@ -573,9 +579,7 @@ impl Back {
         if self.smtp_url.is_some() && self.mail_from.is_none() {
             return wrong("--smtp-url needs --mail-from, the sender of the mails");
         }
-        let typed =
-            std::env::var("GRANTSMITH_SMTP_URL").ok().as_deref() != self.smtp_url.as_ref().map(Url::as_str);
-        if self.smtp_url.as_ref().is_some_and(|url| url.password().is_some()) && typed {
+        if self.smtp_url.as_ref().is_some_and(MailServer::shows_password) {
             return wrong(
                 "--smtp-url holds a password, which every process on this machine can read; put it in \
                  --smtp-password-file FILE or GRANTSMITH_SMTP_PASSWORD",

@@ -378,7 +378,7 @@ pub(super) fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> an
         None => std::env::var("GRANTSMITH_SMTP_PASSWORD").ok().map(Zeroizing::new),
     };
     let settings = mail::Settings {
-        url: url.clone(),
+        url: url.url().clone(),
         password,
         from: from.clone(),
         reply_to: settings.mail_reply_to.clone(),

@@ -19,6 +19,7 @@ pub struct Backup {
     #[arg(
         long,
         env = "GRANTSMITH_DATABASE_URL",
+        hide_env_values = true,
         default_value = "sqlite://grantsmith.db",
         value_name = "URL"
     )]
