@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use grantsmith_core::license::Slots;
-use grantsmith_core::{AppId, GrantId, LicenseKey, Reason};
+use grantsmith_core::{AppId, GrantId, LicenseKey, PurchaseId, Reason};
 use grantsmith_proto::v1 as pb;
 use pb::get_purchase_page_response::Status;
 use pb::storefront_service_client::StorefrontServiceClient;
@@ -179,6 +179,10 @@ impl Backend for Remote {
     }
 
     async fn page(&self, session: &str) -> Result<(Page, bool), Error> {
+        // What names no purchase whatever the record holds is not worth a call.
+        if !matches!(PurchaseId::parse(session), Ok(PurchaseId::Session(_))) {
+            return Ok((Page::NotFound, false));
+        }
         let message = pb::GetPurchasePageRequest { session_id: session.to_owned() };
         let (mut storefront, request) = self.storefront(message)?;
         match storefront.get_purchase_page(request).await {

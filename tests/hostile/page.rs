@@ -60,6 +60,26 @@ async fn what_strangers_wrote_is_escaped_on_pages() {
     assert_no_foreign_script(&page);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_session_is_not_found_and_costs_nobody_else_an_answer() {
+    let stack = Stack::plan(Shape::Split).without_mail().start().await;
+    let long = async {
+        for session in ["x".repeat(9_000), "+".repeat(20_000), "%22".repeat(20_000), "x".repeat(60_000)] {
+            let (status, page) = html(&stack, &format!("/success?session_id={session}")).await;
+            assert_eq!(status, 404, "{} bytes", session.len());
+            assert!(page.contains("License not found"), "{page}");
+        }
+    };
+    let busy = async {
+        for _ in 0..5 {
+            let bought = stack.buy(order()).await;
+            assert_eq!(stack.keys(&bought.session).await.len(), 1);
+        }
+    };
+    tokio::join!(long, busy);
+    assert!(!stack.logs().contains("broke") && stack.ready().await == 200, "{}", stack.logs());
+}
+
 /// An address that is none, or that carries more than one: no mail may go anywhere.
 const NO_ADDRESSES: &[&str] = &[
     "victim@example.com\r\nBcc: other@example.com",

@@ -59,6 +59,10 @@ reasons! {
     StoreUnavailable "STORE_UNAVAILABLE",
 }
 
+/// The longest text of an error, in characters. It is sent in headers, twice and encoded, and beyond 16 KiB of them the
+/// connection is cut with all calls that share it.
+const LONGEST: usize = 500;
+
 /// An error with a reason of the one enum.
 pub fn because(code: Code, reason: Reason, text: impl Into<String>) -> Status {
     with(code, reason.as_upper_snake(), text, None)
@@ -108,9 +112,32 @@ pub fn exists(grant: &str) -> Status {
 }
 
 fn with(code: Code, reason: &str, text: impl Into<String>, retry: Option<Duration>) -> Status {
+    let mut text = text.into();
+    // Callers' own words may stand in it.
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push('…');
+    }
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     if retry.is_some() {
         details.set_retry_info(retry);
     }
     Status::with_error_details(code, text, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_fits_into_its_header_whatever_the_caller_wrote() {
+        for name in ["x", "\"", "é", "🎉"] {
+            let status = not_found("event", &name.repeat(60_000));
+            let headers: http::HeaderMap = status.into_http::<()>().into_parts().0.headers;
+            let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            assert!(size < 12 << 10, "{size} bytes for '{name}'");
+        }
+        let short = not_found("event", "events/evt_1");
+        assert_eq!(short.message(), "no event is called 'events/evt_1'; list them to see their names");
+    }
 }

@@ -39,7 +39,9 @@ impl pb::storefront_service_server::StorefrontService for Services {
         self.allow(&request, Role::Storefront).await?;
         let session = request.into_inner().session_id;
         let page = self.fulfillment.page(&session).await.map_err(|error| status::store(&error))?;
-        let mut response = shown(page).ok_or_else(|| status::not_found("purchase", &session))?;
+        let unknown = "no purchase has that session id";
+        let unknown = || status::plain(Code::NotFound, CallReason::NotFound, unknown);
+        let mut response = shown(page).ok_or_else(unknown)?;
         response.mail_enabled = self.fulfillment.mail_enabled();
         Ok(Response::new(response))
     }
