@@ -6,7 +6,7 @@
 //! cookies: what a page may do stands in the page, so no other site's form can do it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{Fulfillment, Page, page_of};
 use crate::store::{self, BuyerResend, GrantFilter, GrantRow, Limited, Opens, TokenHash};
+use crate::window::household;
 
 /// How long a mailed link, and an action of an opened page, is good.
 pub const TOKEN_FOR: SignedDuration = SignedDuration::from_mins(15);
@@ -293,14 +294,6 @@ impl Fulfillment {
     }
 }
 
-/// Who counts as one client: an IPv6 customer has as many addresses as they like, but one network.
-fn household(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-    }
-}
-
 fn count(call: &'static str, error: Option<&Error>) {
     let outcome = match error {
         None => "done",
@@ -325,13 +318,5 @@ mod tests {
         assert_ne!(one.hash(), other.hash());
         assert_eq!(format!("{one:?}"), "Token(..)");
         assert_eq!(Token::new(one.expose()).hash(), one.hash());
-    }
-
-    #[test]
-    fn one_network_is_one_client() {
-        let of = |text: &str| household(text.parse().expect("an address"));
-        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::1"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::window::Window;
+use crate::window::{Window, household};
 
 const PER_SESSION: usize = 60;
 const PER_CLIENT: usize = 600;
@@ -38,14 +38,14 @@ impl Limits {
     }
 
     fn visit_at(&self, client: IpAddr, session: &str, now: Instant) -> Result<(), Duration> {
-        self.clients.visit(client, now)?;
+        self.clients.visit(household(client), now)?;
         let hash = Sha256::digest(session.as_bytes());
         self.sessions.visit(hash.first_chunk().copied().unwrap_or_default(), now)
     }
 
     /// Counts one call of `create-checkout`; the time to wait if it is one too many.
     pub(super) fn checkout(&self, client: IpAddr) -> Result<(), Duration> {
-        self.checkouts.visit(client, Instant::now())
+        self.checkouts.visit(household(client), Instant::now())
     }
 
     /// Forgets who has not come lately, so that memory stays bounded.
@@ -95,5 +95,20 @@ mod tests {
         assert_eq!(limits.visit_at(client, "another", begun + wait), Ok(()));
         limits.tidy_at(begun + wait + MINUTE);
         assert!(limits.clients.is_empty() && limits.sessions.is_empty());
+    }
+
+    #[test]
+    fn one_network_is_one_client() {
+        let (limits, begun) = (Limits::new(), Instant::now());
+        let of = |network: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 1, network, 0, 0, 0, host]);
+        let refused = |visited: Result<(), Duration>| visited.is_err();
+        let visits = (0..=PER_CLIENT).zip(0_u16..);
+        let last =
+            visits.map(|(number, host)| limits.visit_at(of(1, host), &number.to_string(), begun)).last();
+        assert!(last.is_some_and(refused));
+        let calls = (0..=CHECKOUTS_PER_CLIENT).zip(0_u16..);
+        assert!(calls.map(|(_, host)| limits.checkout(of(1, host))).last().is_some_and(refused));
+        assert_eq!(limits.visit_at(of(2, 0), "another", begun), Ok(()), "the neighbour");
+        assert_eq!(limits.checkout(of(2, 0)), Ok(()));
     }
 }
