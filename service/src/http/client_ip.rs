@@ -15,12 +15,18 @@ pub(super) fn client_ip(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]
         if !is_trusted(&client) {
             break;
         }
-        match hop.parse::<IpAddr>() {
-            Ok(ip) => client = ip.to_canonical(),
-            Err(_) => break,
+        match address(hop) {
+            Some(ip) => client = ip.to_canonical(),
+            None => break,
         }
     }
     client
+}
+
+/// An address as proxies write it: bare, in brackets, or with a port.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]
@@ -49,5 +55,25 @@ mod tests {
         assert_eq!(seen("10.0.0.1:1", &["nonsense"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1:1", &[]), "10.0.0.1");
         assert_eq!(seen("[::ffff:10.0.0.1]:1", &["198.51.100.1"]), "198.51.100.1");
+    }
+
+    #[test]
+    fn a_proxy_may_write_the_port_too() {
+        for (hop, client) in [
+            ("203.0.113.7:51234", "203.0.113.7"),
+            ("[2001:db8::7]:51234", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[::ffff:203.0.113.7]:51234", "203.0.113.7"),
+            ("203.0.113.7:", "10.0.0.1"),
+            ("[203.0.113.7", "10.0.0.1"),
+        ] {
+            assert_eq!(seen("10.0.0.1:1", &[hop]), client, "{hop}");
+        }
+        assert_eq!(
+            seen("10.0.0.1:1", &["198.51.100.1:2, 10.0.0.2:3"]),
+            "198.51.100.1",
+            "two proxies of ours"
+        );
     }
 }
