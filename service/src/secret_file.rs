@@ -33,10 +33,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// It was read, and is not what it should be.
-    #[error("{what}: {problem}")]
+    #[error("{what}{place}: {problem}")]
     Malformed {
         /// Which secret.
         what: &'static str,
+        /// From where, if that is one file.
+        place: String,
         /// What is wrong, without the secret.
         problem: String,
     },
@@ -92,8 +94,9 @@ impl<T: Send + Sync + 'static> Watched<T> {
         stop: CancellationToken,
         parse: impl Fn(&str) -> Result<T, E> + Send + 'static,
     ) -> Result<Self, Error> {
-        let changes = place.file.is_some();
-        Self::follow(place.what, changes, stop, move || place.read(), parse)
+        let (what, file) = (place.what, place.file.clone());
+        let name = file.as_ref().map(|file| format!(" in '{}'", file.display()));
+        Self::follow(what, name.unwrap_or_default(), file.is_some(), stop, move || place.read(), parse)
     }
 
     /// The same for what stands in several files, one after the other in the text that `parse` gets.
@@ -111,18 +114,19 @@ impl<T: Send + Sync + 'static> Watched<T> {
             }
             Ok(all)
         };
-        Self::follow(what, true, stop, read, parse)
+        Self::follow(what, String::new(), true, stop, read, parse)
     }
 
     fn follow<E: std::fmt::Display>(
         what: &'static str,
+        place: String,
         changes: bool,
         stop: CancellationToken,
         read: impl Fn() -> Result<Zeroizing<String>, Error> + Send + 'static,
         parse: impl Fn(&str) -> Result<T, E> + Send + 'static,
     ) -> Result<Self, Error> {
         let mut text = read()?;
-        let malformed = |problem: E| Error::Malformed { what, problem: problem.to_string() };
+        let malformed = |problem: E| Error::Malformed { what, place, problem: problem.to_string() };
         let value = Arc::new(ArcSwap::from_pointee(parse(&text).map_err(malformed)?));
         if changes {
             let shared = value.clone();

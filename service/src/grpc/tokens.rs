@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -174,14 +173,12 @@ pub fn bearer(metadata: &MetadataMap) -> Result<&str, Status> {
     })
 }
 
-/// Writes a tokens file with one token for each role, readable by its owner only; leaves one that is there alone.
+/// Writes a tokens file with one token for each role, readable by its owner only; leaves one that is there alone. The file is
+/// there whole or not at all.
 pub fn write_once(path: &Path) -> std::io::Result<()> {
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = match file {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error),
-    };
+    if path.try_exists()? {
+        return Ok(());
+    }
     let mut text =
         Zeroizing::new(String::from("# NAME ROLES TOKEN; roles joined by commas; TOKEN may be sha256:HEX\n"));
     for role in Role::ALL {
@@ -191,8 +188,15 @@ pub fn write_once(path: &Path) -> std::io::Result<()> {
             text.push_str(word);
         }
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Err(failed) if failed.error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed.error),
+        // Whoever was faster has written one as good.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// A client's side: a token for each role that it has.
@@ -297,5 +301,23 @@ mod tests {
         }
         write_once(&path).expect("left alone");
         assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
+    }
+
+    #[test]
+    fn whoever_sees_the_first_file_sees_all_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for round in 0..100 {
+            let path = folder.path().join(round.to_string());
+            std::thread::scope(|scope| {
+                let writers = [scope.spawn(|| write_once(&path)), scope.spawn(|| write_once(&path))];
+                let text = std::iter::repeat_with(|| std::fs::read_to_string(&path)).find_map(Result::ok);
+                assert!(Tokens::parse(&text.expect("it comes")).is_ok(), "not half of it");
+                for writer in writers {
+                    writer.join().expect("it ends").expect("written");
+                }
+            });
+        }
+        let files = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(files, 100, "and nothing else is left");
     }
 }
