@@ -1,7 +1,10 @@
 //! Mail over SMTP, HTML and text, with a Message-ID that a retry repeats.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD;
 use grantsmith_core::GrantId;
 use grantsmith_core::license::Slots;
@@ -16,7 +19,6 @@ use minijinja::context;
 use percent_encoding::percent_decode_str;
 use rand::RngExt;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::fulfillment::portal::{TOKEN_FOR, Token};
 use crate::render::{Renderer, page_license};
@@ -27,6 +29,9 @@ const GREETED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a whole conversation may take. Some servers look for viruses before they take a letter, and one that is cut off then
 /// comes twice.
 const SENT_WITHIN: Duration = Duration::from_secs(120);
+
+/// Refusals of the login, which say nothing of the letter: all wait until it is mended.
+const LOGIN_REFUSED: [u16; 4] = [530, 534, 535, 538];
 
 const SILENT: &str = "the mail server does not answer in time";
 
@@ -75,13 +80,28 @@ pub struct Letter {
     pub licenses: Vec<(Kept, Slots)>,
 }
 
+/// The way to a mail server.
+pub type Transport = AsyncSmtpTransport<Tokio1Executor>;
+
+/// A mail server.
+pub struct Server {
+    /// `--smtp-url`
+    pub url: Url,
+    /// Further TLS roots, PEM.
+    pub roots: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Server(..)")
+    }
+}
+
 /// Where mail goes out.
 #[derive(Debug)]
 pub struct Settings {
-    /// `--smtp-url`
-    pub url: Url,
-    /// The password, unless the URL has it.
-    pub password: Option<Zeroizing<String>>,
+    /// The way out, which may change.
+    pub transport: Arc<ArcSwap<Transport>>,
     /// `--mail-from`
     pub from: String,
     /// `--mail-reply-to`
@@ -90,14 +110,12 @@ pub struct Settings {
     pub seller: Option<String>,
     /// What links begin with.
     pub public_url: Url,
-    /// Further TLS roots, PEM.
-    pub roots: Option<Vec<u8>>,
 }
 
 /// Sends letters.
 #[derive(Debug)]
 pub struct Mailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    transport: Arc<ArcSwap<Transport>>,
     from: Mailbox,
     reply_to: Option<Mailbox>,
     seller: Option<String>,
@@ -112,7 +130,7 @@ impl Mailer {
     pub fn new(settings: Settings, renderer: Renderer) -> Result<Self, Error> {
         let address = |flag, text: &str| text.parse::<Mailbox>().map_err(|_| Error::Address { flag });
         Ok(Self {
-            transport: transport(&settings)?,
+            transport: settings.transport,
             from: address("--mail-from", &settings.from)?,
             reply_to: settings
                 .reply_to
@@ -175,10 +193,14 @@ impl Mailer {
             Err(outcome) => return outcome,
         };
         // The transport limits how long it takes to connect, and nothing after that.
-        match tokio::time::timeout(self.sent_within, self.transport.send(message)).await {
+        let transport = self.transport.load_full();
+        match tokio::time::timeout(self.sent_within, transport.send(message)).await {
             Err(_) => Outcome::Later(SILENT.to_owned()),
             Ok(Ok(_)) => Outcome::Sent,
             Ok(Err(error)) => match error.status() {
+                Some(code) if LOGIN_REFUSED.contains(&u16::from(code)) => Outcome::Later(format!(
+                    "the mail server does not let us in ({code}); check the user in --smtp-url and the password"
+                )),
                 // The text of an answer often repeats the address; its code says enough.
                 Some(code) if error.is_permanent() => {
                     Outcome::Refused(format!("the mail server refused with {code}"))
@@ -197,7 +219,8 @@ impl Mailer {
 
     /// Connects and logs in, and sends nothing. Fails with what to do.
     pub async fn greet(&self) -> Result<(), String> {
-        match tokio::time::timeout(self.greeted_within, self.transport.test_connection()).await {
+        let transport = self.transport.load_full();
+        match tokio::time::timeout(self.greeted_within, transport.test_connection()).await {
             Err(_) => Err(SILENT.to_owned()),
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err("the mail server hangs up at once".to_owned()),
@@ -243,31 +266,32 @@ impl Mailer {
     }
 }
 
-fn transport(settings: &Settings) -> Result<AsyncSmtpTransport<Tokio1Executor>, Error> {
-    let url = &settings.url;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(Error::Url)?;
-    let tls = || {
-        let mut builder = TlsParameters::builder(host.to_owned());
-        if let Some(pem) = &settings.roots {
-            builder = builder.add_root_certificate(Certificate::from_pem(pem)?);
+impl Server {
+    /// The way to it; `password` is that of the user in the URL, and outranks one there.
+    pub fn transport(&self, password: Option<&str>) -> Result<Transport, Error> {
+        let host = self.url.host_str().filter(|host| !host.is_empty()).ok_or(Error::Url)?;
+        let tls = || {
+            let mut builder = TlsParameters::builder(host.to_owned());
+            if let Some(pem) = &self.roots {
+                builder = builder.add_root_certificate(Certificate::from_pem(pem)?);
+            }
+            builder.build_rustls()
+        };
+        let (tls, port) = match self.url.scheme() {
+            "smtp" => (Tls::None, 25),
+            "smtps" => (Tls::Wrapper(tls().map_err(Error::Tls)?), 465),
+            "smtp+starttls" => (Tls::Required(tls().map_err(Error::Tls)?), 587),
+            _ => return Err(Error::Url),
+        };
+        let mut builder = Transport::builder_dangerous(host)
+            .tls(tls)
+            .port(self.url.port().unwrap_or(port))
+            .timeout(Some(GREETED_WITHIN));
+        if let Some(credentials) = credentials(&self.url, password) {
+            builder = builder.credentials(credentials);
         }
-        builder.build_rustls()
-    };
-    let (tls, port) = match url.scheme() {
-        "smtp" => (Tls::None, 25),
-        "smtps" => (Tls::Wrapper(tls().map_err(Error::Tls)?), 465),
-        "smtp+starttls" => (Tls::Required(tls().map_err(Error::Tls)?), 587),
-        _ => return Err(Error::Url),
-    };
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
-        .tls(tls)
-        .port(url.port().unwrap_or(port))
-        .timeout(Some(GREETED_WITHIN));
-    if let Some(credentials) = credentials(url, settings.password.as_ref().map(|password| password.as_str()))
-    {
-        builder = builder.credentials(credentials);
+        Ok(builder.build())
     }
-    Ok(builder.build())
 }
 
 /// A user name such as `keys@shop.example` stands percent-encoded in a URL, and so does a password there.
@@ -281,16 +305,16 @@ fn credentials(url: &Url, password: Option<&str>) -> Option<Credentials> {
 mod tests {
     use super::*;
 
-    fn settings(url: &str) -> Settings {
-        Settings {
-            url: url.parse().expect("an address"),
-            password: None,
+    fn mailer(url: &str) -> Mailer {
+        let server = Server { url: url.parse().expect("an address"), roots: None };
+        let settings = Settings {
+            transport: Arc::new(ArcSwap::from_pointee(server.transport(None).expect("a way"))),
             from: "keys@shop.example".to_owned(),
             reply_to: None,
             seller: None,
             public_url: "https://shop.example/".parse().expect("an address"),
-            roots: None,
-        }
+        };
+        Mailer::new(settings, Renderer::new(None).expect("templates")).expect("a mailer")
     }
 
     #[tokio::test]
@@ -298,8 +322,7 @@ mod tests {
         // Nobody accepts: the kernel connects, and that is all.
         let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("smtp://{}", server.local_addr().expect("an address"));
-        let mut mailer =
-            Mailer::new(settings(&url), Renderer::new(None).expect("templates")).expect("a mailer");
+        let mut mailer = mailer(&url);
         (mailer.greeted_within, mailer.sent_within) = (Duration::from_millis(1), Duration::from_millis(1));
         let to = Email::new("jane@example.com").expect("an address");
         let given_up = async {

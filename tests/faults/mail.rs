@@ -1,5 +1,6 @@
 //! The mail server is away, says not now, or never.
 
+use grantsmith_tests::mailpit::Mailpit;
 use grantsmith_tests::stack::order;
 use grantsmith_tests::{Shape, Stack, until};
 use serde_json::Value;
@@ -110,4 +111,32 @@ async fn a_refusal_for_good_waits_for_a_person_who_sends_again() {
         let letter = mail.mail(summary["ID"].as_str().expect("an id")).await;
         assert!(letter["Text"].as_str().is_some_and(|text| text.contains(&keys[0])), "the same key");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_parks_nothing_and_the_new_password_is_read_while_running() {
+    let mail = Mailpit::start_with_login("keys@shop.example", "a&b=p%41ss+").await;
+    let url = mail.url().replace("smtp://", "smtp://keys%40shop.example@");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("smtp-password");
+    std::fs::write(&file, "expired\n").expect("a file");
+    let flags = ["--smtp-url", &url, "--mail-from", "Test Shop <keys@shop.example>"];
+    let password = ["--smtp-password-file", file.to_str().expect("a path")];
+    let plan = Stack::plan(Shape::Standalone).without_mail().flags(&flags).flags(&password);
+    let stack = plan.start().await;
+    let bought = stack.buy(order()).await;
+    until("the refusal to be shown", async || {
+        let grant = stack.grant(&bought.session).await?;
+        let delivery = &grant["delivery"];
+        let said = delivery["fix"].as_str()?;
+        (delivery["state"] == "DUE" && said.contains("535") && said.contains("password")).then_some(())
+    })
+    .await;
+    std::fs::write(&file, "a&b=p%41ss+\n").expect("a file");
+    let grant = until_delivery(&stack, &bought.session, "SENT").await;
+    let mails = mail.mails().await;
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0]["MessageID"].as_str(), Some(message_id(&grant, 1).as_str()));
+    let logs = stack.logs();
+    assert!(!logs.contains("a&b=p%41ss+") && !logs.contains("expired"), "{logs}");
 }

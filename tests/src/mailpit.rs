@@ -45,6 +45,13 @@ impl Mailpit {
         Self::start_at(Ipv4Addr::LOCALHOST.into(), Vec::new()).await
     }
 
+    /// One that takes mail from this user alone.
+    pub async fn start_with_login(user: &str, password: &str) -> Self {
+        let login = format!("MP_SMTP_AUTH={user}:{password}");
+        let words = ["env".to_owned(), login, "MP_SMTP_AUTH_ALLOW_INSECURE=true".to_owned()];
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), words.to_vec()).await
+    }
+
     /// The same at another address, with these words before its command.
     pub async fn start_at(host: IpAddr, before: Vec<String>) -> Self {
         let (smtp, http) = (free_port(), free_port());

@@ -22,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::{Tasks, announce, callers, cluster};
 use crate::catalog::Catalog;
@@ -154,7 +153,7 @@ pub(super) async fn start(
     let tokens = callers::tokens(&settings, tasks.stop())?;
     let accounts = callers::accounts(&settings).await?;
     let certificate = callers::certificate(&settings, tasks.stop())?;
-    let mailer = mailer(&settings, &shop, roots)?;
+    let mailer = mailer(&settings, &shop, roots, tasks.stop())?;
     say_what_is_off(&settings, &shop);
     let wake = Arc::new(Notify::new());
     let offer = Offer { default_app: settings.authforge_app.clone(), catalog };
@@ -369,22 +368,43 @@ pub(super) fn authforge_key(settings: &Back, stop: CancellationToken) -> anyhow:
     Ok(key.shared())
 }
 
-pub(super) fn mailer(settings: &Back, shop: &Shop, roots: Option<Vec<u8>>) -> anyhow::Result<Option<Mailer>> {
-    let (Some(url), Some(from)) = (&settings.smtp_url, &settings.mail_from) else { return Ok(None) };
-    let password = match &settings.smtp_password_file {
-        Some(file) => Some(Zeroizing::new(
-            String::from_utf8_lossy(&read(file)?).trim_end_matches(['\r', '\n']).to_owned(),
-        )),
-        None => std::env::var("GRANTSMITH_SMTP_PASSWORD").ok().map(Zeroizing::new),
+/// What sends mails, if any are sent. Its password follows its file.
+pub(super) fn mailer(
+    settings: &Back,
+    shop: &Shop,
+    roots: Option<Vec<u8>>,
+    ended: CancellationToken,
+) -> anyhow::Result<Option<Mailer>> {
+    let (Some(server), Some(from)) = (&settings.smtp_url, &settings.mail_from) else { return Ok(None) };
+    let server = mail::Server { url: server.url().clone(), roots };
+    let open = server.transport(None)?;
+    let place = Place {
+        what: "SMTP password",
+        flag: "smtp-password-file",
+        env: "GRANTSMITH_SMTP_PASSWORD",
+        file: settings.smtp_password_file.clone(),
+    };
+    let transport = if place.is_given() {
+        let log_in = move |text: &str| match line(text) {
+            "" => Err("the password is blank".to_owned()),
+            password => server.transport(Some(password)).map_err(|error| error.to_string()),
+        };
+        Watched::open(place, ended, log_in)?.shared()
+    } else {
+        Arc::new(ArcSwap::from_pointee(open))
     };
     let settings = mail::Settings {
-        url: url.url().clone(),
-        password,
+        transport,
         from: from.clone(),
         reply_to: settings.mail_reply_to.clone(),
         seller: shop.seller.clone(),
         public_url: shop.public_url.clone(),
-        roots,
     };
     Ok(Some(Mailer::new(settings, Renderer::new(shop.templates.as_deref())?)?))
+}
+
+/// A secret that may hold anything, without the end of its line.
+fn line(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
 }

@@ -115,8 +115,8 @@ async fn examine(settings: Standalone, output: Output) -> anyhow::Result<ExitCod
     };
     stripe::check(&settings, &public, &http, catalog.as_ref(), &stop, &mut report).await;
     clock(&settings.back.stripe_url, &http, &mut report).await;
-    authforge(&settings, &apps(&settings, catalog.as_ref()), &http, stop, &mut report).await;
-    mail(&settings, &public, &mut report).await;
+    authforge(&settings, &apps(&settings, catalog.as_ref()), &http, stop.clone(), &mut report).await;
+    mail(&settings, &public, stop, &mut report).await;
     answers(&public, &http, &mut report).await;
     report.print(output)?;
     let mend = report.0.iter().any(|(verdict, ..)| *verdict == Verdict::Fail);
@@ -220,14 +220,15 @@ async fn authforge(
     }
 }
 
-async fn mail(settings: &Standalone, public: &Url, report: &mut Report) {
+async fn mail(settings: &Standalone, public: &Url, ended: CancellationToken, report: &mut Report) {
     let shop = back::Shop {
         mode: settings.hook.stripe_mode,
         public_url: public.clone(),
         seller: settings.web.seller_name.clone(),
         templates: settings.web.templates.clone(),
     };
-    let mailer = back::roots(&settings.back).and_then(|roots| back::mailer(&settings.back, &shop, roots.0));
+    let mailer =
+        back::roots(&settings.back).and_then(|roots| back::mailer(&settings.back, &shop, roots.0, ended));
     match mailer {
         Ok(None) => report.warn("mail", "no --smtp-url: buyers find their keys on the success page only"),
         Ok(Some(mailer)) => match mailer.greet().await {
