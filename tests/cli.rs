@@ -294,6 +294,17 @@ async fn a_password_of_the_mail_server_may_stand_in_the_variable_and_not_in_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_of_a_secret_is_none() {
+    let (_, line, said) = settings(&[], &[("GRANTSMITH_STRIPE_API_KEY", "")]).await;
+    assert_eq!(line["verdict"], "ok", "{said}");
+    let variables = [("GRANTSMITH_SMTP_PASSWORD", ""), ("GRANTSMITH_SMTP_URL", "smtp://u:p@127.0.0.1:1")];
+    let (_, line, said) = settings(&[], &variables).await;
+    assert_eq!(line["verdict"], "ok", "{said}");
+    let (_, line, said) = settings(&[], &[("GRANTSMITH_STRIPE_API_KEY", "sk_test_1")]).await;
+    assert_eq!(line["verdict"], "FAIL", "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn help_teaches() {
     let folder = tempfile::tempdir().expect("a folder");
     for (arguments, words) in [

@@ -23,6 +23,7 @@ pub use mail_server::MailServer;
 
 use crate::cli::{Client, Output, backup, catalog, events, grants, import};
 use crate::grpc::accounts::Account;
+use crate::secret_file::Place;
 use crate::stripe::Mode;
 use crate::telemetry::LogFormat;
 
@@ -556,11 +557,20 @@ impl Server {
 }
 
 impl Back {
+    /// Where the Stripe API key is to be found.
+    pub fn stripe_api_key(&self) -> Place {
+        Place {
+            what: "Stripe API key",
+            flag: "stripe-api-key-file",
+            env: "GRANTSMITH_STRIPE_API_KEY",
+            file: self.stripe_api_key_file.clone(),
+        }
+    }
+
     /// Checks what no single flag can tell.
     pub fn check(&self, mode: Mode, public_url: &Url) -> Result<(), Wrong> {
         let wrong = |text: &str| Err(Wrong(text.to_owned()));
-        let key =
-            self.stripe_api_key_file.is_some() || std::env::var_os("GRANTSMITH_STRIPE_API_KEY").is_some();
+        let key = self.stripe_api_key().is_given();
         if !key && !self.events_only {
             return wrong(
                 "no Stripe API key; give one with --stripe-api-key-file FILE or in GRANTSMITH_STRIPE_API_KEY (a restricted \

@@ -308,13 +308,7 @@ pub(super) fn stripe_client(
     if settings.events_only {
         return Ok(None);
     }
-    let place = Place {
-        what: "Stripe API key",
-        flag: "stripe-api-key-file",
-        env: "GRANTSMITH_STRIPE_API_KEY",
-        file: settings.stripe_api_key_file.clone(),
-    };
-    let key = Watched::open(place, stop, move |text| {
+    let key = Watched::open(settings.stripe_api_key(), stop, move |text| {
         let key = stripe::key::ApiKey::parse(text).map_err(|error| error.to_string())?;
         match key.mode() {
             Some(other) if other != mode => Err(format!(
