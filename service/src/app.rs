@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ pub fn main(cli: Cli) -> ExitCode {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was there already");
     }
+    open_many_files();
     // Before anything is counted: what is counted without a recorder is lost.
     let _ = telemetry::metrics();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -54,6 +56,13 @@ pub fn main(cli: Cli) -> ExitCode {
             ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
         }
     }
+}
+
+/// Connections are files, and the usual limit is for programs that have few of them.
+fn open_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, fewer connections are taken at once.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Whether better settings would help: those errors end with code 2.

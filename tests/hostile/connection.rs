@@ -73,6 +73,20 @@ async fn who_dawdles_is_cut_off_while_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_only_held_leave_files_for_everything_else() {
+    let stack = Stack::plan(Shape::Standalone).without_mail().files(64, 256).start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", stack.back().pid())).expect("limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("of files");
+    assert_eq!(files.split_whitespace().nth(3), Some("256"), "as many as the machine allows: {files}");
+    let held = futures_util::future::join_all((0..300).map(|_| Raw::connect(stack.http()))).await;
+    assert_eq!(stack.ready().await, 200);
+    drop(held);
+    let bought = stack.buy(order()).await;
+    assert_eq!(stack.keys(&bought.session).await.len(), 1);
+    assert!(!stack.logs().contains("cannot accept"), "{}", stack.logs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_spoil_the_next_request_on_the_connection() {
     let stack = Stack::plan(Shape::Standalone).without_mail().start().await;
     let (session, body) = completed(&stack);

@@ -22,6 +22,7 @@ use pb::event_service_client::EventServiceClient;
 use pb::license_grant_service_client::LicenseGrantServiceClient;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Command;
 use tonic::transport::Channel;
 
 use crate::cluster::Cluster;
@@ -83,6 +84,7 @@ pub struct Plan {
     log: &'static str,
     cluster: Option<&'static Cluster>,
     tls: bool,
+    files: Option<(u32, u32)>,
 }
 
 impl Plan {
@@ -98,6 +100,13 @@ impl Plan {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// With so many files that the process which holds the record may open, and so many to which it may raise that itself.
+    #[must_use]
+    pub fn files(mut self, soft: u32, hard: u32) -> Self {
+        self.files = Some((soft, hard));
         self
     }
 
@@ -262,6 +271,7 @@ impl Stack {
             log: "info",
             cluster: None,
             tls: false,
+            files: None,
         }
     }
 
@@ -363,7 +373,16 @@ impl Stack {
         let kubeconfig = self.kubeconfig().await;
         let mut environment = vec![("RUST_LOG", self.plan.log)];
         environment.extend(kubeconfig.as_deref().map(|path| ("KUBECONFIG", path)));
-        let program = Program::start(&self.arguments(command), &environment, self.folder.path());
+        let arguments = self.arguments(command);
+        let program = match self.plan.files {
+            None => Program::start(&arguments, &environment, self.folder.path()),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited]).arg(program::binary()).args(&arguments);
+                Program::of(shell, &environment, self.folder.path())
+            }
+        };
         assert_eq!(program.address("grpc").await, self.grpc);
         assert_eq!(program.address("admin").await, self.admin);
         if self.plan.shape == Shape::Standalone {
