@@ -1,5 +1,7 @@
 //! The hand tools, used as a person and a script would.
 
+#![expect(clippy::expect_used, reason = "a test stops where the world is not as it set it up")]
+
 use std::fs::OpenOptions;
 
 use grantsmith_tests::program::{run, run_into};
