@@ -62,6 +62,23 @@ async fn the_customers_address_is_looked_up_and_a_deleted_one_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_address_is_told_later_is_mailed_then() {
+    let stack = Stack::plan(Shape::Standalone).events_only().start().await;
+    let bought = stack.world.buy(subscription(), stack.now());
+    let (sessions, others): (Vec<_>, Vec<_>) =
+        bought.events.into_iter().partition(|event| event.event_type.starts_with("checkout.session."));
+    stack.deliver_all(&others).await;
+    let id = stack.world.true_subscriptions()[0].subscription.clone();
+    grantsmith_tests::until("the delivery to be parked", async || {
+        (stack.grant(&id).await?["delivery"]["reason"] == "NoAddress").then_some(())
+    })
+    .await;
+    stack.deliver_all(&sessions).await;
+    assert_eq!(subjects(&stack, 1).await, ["Your license key"]);
+    stack.assert_promise();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_bought_by_checkout_shows_its_key_on_the_success_page() {
     for shape in [Shape::Standalone, Shape::Split] {
         let stack = Stack::plan(shape).start().await;

@@ -1,11 +1,11 @@
 //! Claims about sendings.
 
 use grantsmith_core::Reason;
-use grantsmith_service::store::{Attempted, Delivery, DeliveryState, Store};
+use grantsmith_service::store::{Attempted, Decision, Delivery, DeliveryKind, DeliveryState, Store};
 use jiff::Timestamp;
 
 use crate::Harness;
-use crate::build::{at, decide, due_at, grant_id, issue, progress, ready};
+use crate::build::{at, decide, decision, due_at, grant_id, issue, progress, ready};
 
 fn tried(state: DeliveryState, reason: Option<Reason>, due: Option<Timestamp>, at: Timestamp) -> Attempted {
     Attempted { state, reason, detail: reason.map(|_| "550 no such mailbox".to_owned()), due, at }
@@ -88,9 +88,44 @@ pub(crate) async fn what_waits_for_a_person_gives_way_to_a_resend<H: Harness>(ha
     decide(&*store, "cs_1", 1, 1).await;
     issue(&*store, "cs_1", 1).await;
     progress(&*store, ready("cs_1", 1, 5)).await;
-    let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(6));
+    let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(6));
     store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
     assert_eq!(store.resend(&grant_id("cs_1"), "hand", at(7)).await.expect("asks"), 2);
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts.deliveries_due, counts.deliveries_parked), (1, 0));
+}
+
+/// A purchase whose buyer has no address, with its key made and its mail begun.
+async fn without_an_address(store: &dyn Store) {
+    let ticket = store.ticket().await.expect("ticket");
+    let told = Decision { email: None, ..decision("cs_1", ticket, 1, 1) };
+    assert!(store.decide(told).await.expect("decides"));
+    issue(store, "cs_1", 1).await;
+    progress(store, ready("cs_1", 1, 5)).await;
+}
+
+pub(crate) async fn a_mail_without_an_address_goes_out_once_stripe_tells_one<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    without_an_address(&*store).await;
+    let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(6));
+    store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
+    assert!(due(&*store, 1_000).await.is_empty());
+    decide(&*store, "cs_1", 1, 20).await;
+    assert_eq!(due(&*store, 20).await, [1]);
+    let sending = newest(&*store).await;
+    assert_eq!((sending.kind, sending.tries, sending.created), (DeliveryKind::Keys, 0, at(20)));
+    assert_eq!((sending.reason, sending.detail), (None, None));
+    let again = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(21));
+    store.attempted(&grant_id("cs_1"), 1, again).await.expect("writes");
+    decide(&*store, "cs_1", 1, 30).await;
+    assert!(due(&*store, 1_000).await.is_empty(), "the address is no other one");
+}
+
+pub(crate) async fn a_mail_whose_address_came_while_it_was_tried_goes_out<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    without_an_address(&*store).await;
+    decide(&*store, "cs_1", 1, 6).await;
+    let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(7));
+    store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
+    assert_eq!(due(&*store, 7).await, [1]);
 }

@@ -104,6 +104,8 @@ macro_rules! contract {
             a_try_says_when_to_come_back,
             a_resend_has_the_next_number,
             what_waits_for_a_person_gives_way_to_a_resend,
+            a_mail_without_an_address_goes_out_once_stripe_tells_one,
+            a_mail_whose_address_came_while_it_was_tried_goes_out,
         }
         imports {
             an_imported_key_is_kept_once,

@@ -9,7 +9,7 @@ use rusqlite::{Connection, named_params, params};
 use super::attempts::{self, state_columns, state_in_words};
 use super::failure::Failure;
 use super::rows::{self, Word, millis, number, slots_number};
-use super::{declared, grants, objects};
+use super::{declared, deliveries, grants, objects};
 use crate::store::{Declaration, GrantState, Seen, Sighting};
 
 /// Whether people declare a grant in the cluster, and not this program.
@@ -141,6 +141,7 @@ pub(super) fn take_in(connection: &Connection, declaration: &Declaration) -> Res
             ":at": millis(progress.at),
         },
     )?;
+    deliveries::addressed(connection, &id, "cluster", progress.at)?;
     declared::declare(connection, &id, &declaration.licenses)?;
     let decided = rows::count(connection, "SELECT decided FROM grants WHERE id = ?1", [id.as_str()])?;
     grants::progress(connection, progress, decided)

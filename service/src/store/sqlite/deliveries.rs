@@ -136,6 +136,25 @@ pub(super) fn resend(
     Ok(number)
 }
 
+/// Has what waited for an address go out, now that there is one.
+pub(super) fn addressed(
+    connection: &Connection,
+    grant: &GrantId,
+    cause: &str,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let sql = "UPDATE deliveries SET
+             state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2
+         WHERE grant_id = ?1 AND state = 'parked' AND reason = 'NoAddress'
+             AND (SELECT email FROM grants WHERE id = ?1) IS NOT NULL
+         RETURNING number";
+    let sendings: Vec<u32> =
+        rows::all(connection, sql, params![grant.as_str(), millis(at)], |row| row.value("number"))?;
+    sendings.into_iter().try_for_each(|number| {
+        grants::note(connection, grant, at, cause, &format!("sending {number} is due"))
+    })
+}
+
 /// Writes what became of a try to send.
 pub(super) fn attempted(
     connection: &Connection,
@@ -179,7 +198,9 @@ pub(super) fn attempted(
     if before == (attempted.state, attempted.reason) {
         return Ok(());
     }
-    grants::note(connection, grant, attempted.at, "mail", &in_words(number, attempted))
+    grants::note(connection, grant, attempted.at, "mail", &in_words(number, attempted))?;
+    // The address may have come while this was tried.
+    addressed(connection, grant, "mail", attempted.at)
 }
 
 fn in_words(number: u32, attempted: &Attempted) -> String {

@@ -286,10 +286,11 @@ fn readdress(connection: &Connection, ask: &Ask, email: &Email) -> Result<Vec<St
         "UPDATE grants SET email = ?2, email_folded = ?3, email_by_hand = 1, updated = ?4 WHERE id = ?1",
         params![id, email.expose(), email.expose().to_lowercase(), at],
     )?;
-    let waits = deliveries::newest(connection, &ask.grant)?
-        .is_some_and(|delivery| matches!(delivery.reason, Some(Reason::NoAddress | Reason::MailRefused)));
-    if waits {
-        deliveries::resend(connection, &ask.grant, &format!("hand {}", ask.person), ask.at)?;
+    let cause = format!("hand {}", ask.person);
+    deliveries::addressed(connection, &ask.grant, &cause, ask.at)?;
+    let newest = deliveries::newest(connection, &ask.grant)?;
+    if newest.is_some_and(|delivery| delivery.reason == Some(Reason::MailRefused)) {
+        deliveries::resend(connection, &ask.grant, &cause, ask.at)?;
     }
     Ok(vec!["the buyer's address was changed".to_owned()])
 }
