@@ -357,7 +357,7 @@ CREATE TABLE deliveries (
     tries INTEGER NOT NULL DEFAULT 0,
     -- When to try; NULL when it is over.
     due INTEGER,
-    -- When it was asked for.
+    -- When it was asked for; of a warning, when it is due.
     created INTEGER NOT NULL,
     -- When its state last changed.
     updated INTEGER NOT NULL,

@@ -46,7 +46,7 @@ pub struct Delivery {
     pub detail: Option<String>,
     /// Tries so far.
     pub tries: u32,
-    /// When it was asked for.
+    /// When it was asked for, and of a warning, when it is due: how long it is tried counts from then.
     pub created: Timestamp,
     /// When its state last changed.
     pub updated: Timestamp,

@@ -1,6 +1,7 @@
 //! Claims about sendings.
 
 use grantsmith_core::Reason;
+use grantsmith_core::grant::Dunning;
 use grantsmith_service::store::{Attempted, Decision, Delivery, DeliveryKind, DeliveryState, Store};
 use jiff::Timestamp;
 
@@ -128,4 +129,29 @@ pub(crate) async fn a_mail_whose_address_came_while_it_was_tried_goes_out<H: Har
     let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(7));
     store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
     assert_eq!(due(&*store, 7).await, [1]);
+}
+
+/// Days after the start, in milliseconds.
+const fn days(days: i64) -> i64 {
+    days * 86_400_000
+}
+
+/// A subscription's payment fails: the buyer is warned on days 0, 7 and 19.
+fn failing(invoice: &str) -> Dunning {
+    Dunning { invoice: invoice.to_owned(), since: at(0), ends_at: at(days(21)) }
+}
+
+/// Decides anew whether a payment fails.
+async fn dun(store: &dyn Store, dunning: Option<Dunning>, at_millis: i64) {
+    let ticket = store.ticket().await.expect("ticket");
+    let decision = Decision { dunning, ..decision("cs_1", ticket, 1, at_millis) };
+    assert!(store.decide(decision).await.expect("decides"));
+}
+
+pub(crate) async fn a_warning_is_as_old_as_its_time<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    dun(&*store, Some(failing("in_1")), 9).await;
+    let warnings = due_at(&*store, at(days(30)), 10).await.deliveries;
+    let created: Vec<_> = warnings.iter().map(|warning| warning.created).collect();
+    assert_eq!(created, [at(9), at(days(7)), at(days(19))], "how long it is tried counts from then");
 }

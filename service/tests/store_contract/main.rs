@@ -106,6 +106,7 @@ macro_rules! contract {
             what_waits_for_a_person_gives_way_to_a_resend,
             a_mail_without_an_address_goes_out_once_stripe_tells_one,
             a_mail_whose_address_came_while_it_was_tried_goes_out,
+            a_warning_is_as_old_as_its_time,
         }
         imports {
             an_imported_key_is_kept_once,

@@ -104,7 +104,7 @@ pub(super) fn warn(
             connection,
             "INSERT INTO deliveries (grant_id, number, kind, about, until, state, due, created, updated)
                  SELECT ?1, 1 + coalesce((SELECT max(number) FROM deliveries WHERE grant_id = ?1), 0),
-                     'payment_failed', ?2, ?5, 'due', max(?3, ?4), ?4, ?4
+                     'payment_failed', ?2, ?5, 'due', max(?3, ?4), max(?3, ?4), ?4
                  WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE grant_id = ?1 AND about = ?2)",
             params![grant.as_str(), about, millis(time), millis(at), millis(dunning.ends_at)],
         )?;
