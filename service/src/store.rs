@@ -102,7 +102,7 @@ pub struct Counts {
     pub dirty: u64,
     /// Grants by state, and by reason where it is not the state's usual one.
     pub grants: Vec<(GrantState, Reason, u64)>,
-    /// Mails waiting to be sent.
+    /// Mails waiting to be sent, without those planned for later.
     pub deliveries_due: u64,
     /// Mails waiting for a person.
     pub deliveries_parked: u64,
@@ -266,7 +266,7 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Writes what became of a try to send.
     async fn attempted(&self, grant: &GrantId, number: u32, attempted: Attempted) -> Result<(), Error>;
 
-    /// Asks for another sending, and gives its number. One that waits for a person gives way to it.
+    /// Asks for another sending, and gives its number. One that waits for a person gives way to it; a warning is tried again.
     async fn resend(&self, grant: &GrantId, cause: &str, at: Timestamp) -> Result<u32, Error>;
 
     /// Keeps a wish for a link to the portal, whether the address is known or not. Takes at most `most` in any hour from one

@@ -344,7 +344,8 @@ impl Store for Sqlite {
     }
 
     async fn counts(&self) -> Result<Counts, Error> {
-        self.readers.read(grants::counts).await
+        let now = self.now();
+        self.readers.read(move |db| grants::counts(db, now)).await
     }
 
     async fn first_start(&self, now: Timestamp, livemode: bool) -> Result<FirstStart, Error> {

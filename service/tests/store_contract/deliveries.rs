@@ -1,5 +1,7 @@
 //! Claims about sendings.
 
+use std::time::Duration;
+
 use grantsmith_core::Reason;
 use grantsmith_core::grant::Dunning;
 use grantsmith_service::store::{Attempted, Decision, Delivery, DeliveryKind, DeliveryState, Store};
@@ -20,6 +22,12 @@ async fn due(store: &dyn Store, now: i64) -> Vec<u32> {
 async fn newest(store: &dyn Store) -> Delivery {
     let row = store.grant(&grant_id("cs_1")).await.expect("reads").expect("is there");
     row.delivery.expect("a sending")
+}
+
+/// How many mails wait to be sent, and how many for a person.
+async fn waiting(store: &dyn Store) -> (u64, u64) {
+    let counts = store.counts().await.expect("counts");
+    (counts.deliveries_due, counts.deliveries_parked)
 }
 
 pub(crate) async fn the_first_sending_is_begun_once<H: Harness>(harness: H) {
@@ -58,7 +66,7 @@ pub(crate) async fn a_try_says_when_to_come_back<H: Harness>(harness: H) {
     let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(100));
     store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
     assert!(due(&*store, 10_000).await.is_empty());
-    assert_eq!(store.counts().await.expect("counts").deliveries_parked, 1);
+    assert_eq!(waiting(&*store).await, (0, 1));
     let unknown = store.attempted(&grant_id("cs_1"), 9, tried(DeliveryState::Sent, None, None, at(1))).await;
     assert!(unknown.is_err());
 }
@@ -92,8 +100,8 @@ pub(crate) async fn what_waits_for_a_person_gives_way_to_a_resend<H: Harness>(ha
     let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(6));
     store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
     assert_eq!(store.resend(&grant_id("cs_1"), "hand", at(7)).await.expect("asks"), 2);
-    let counts = store.counts().await.expect("counts");
-    assert_eq!((counts.deliveries_due, counts.deliveries_parked), (1, 0));
+    harness.clock().advance(Duration::from_millis(7));
+    assert_eq!(waiting(&*store).await, (1, 0));
 }
 
 /// A purchase whose buyer has no address, with its key made and its mail begun.
@@ -154,4 +162,47 @@ pub(crate) async fn a_warning_is_as_old_as_its_time<H: Harness>(harness: H) {
     let warnings = due_at(&*store, at(days(30)), 10).await.deliveries;
     let created: Vec<_> = warnings.iter().map(|warning| warning.created).collect();
     assert_eq!(created, [at(9), at(days(7)), at(days(19))], "how long it is tried counts from then");
+}
+
+pub(crate) async fn a_planned_warning_is_not_waiting<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    harness.clock().advance(Duration::from_millis(9));
+    dun(&*store, Some(failing("in_1")), 9).await;
+    assert_eq!(waiting(&*store).await, (1, 0));
+    let later = tried(DeliveryState::Due, Some(Reason::MailRefused), Some(at(days(1))), at(9));
+    store.attempted(&grant_id("cs_1"), 1, later).await.expect("writes");
+    assert_eq!(waiting(&*store).await, (1, 0), "one that was put off waits still");
+    let sent = tried(DeliveryState::Sent, None, None, at(9));
+    store.attempted(&grant_id("cs_1"), 1, sent).await.expect("writes");
+    assert_eq!(waiting(&*store).await, (0, 0));
+    harness.clock().advance(Duration::from_millis(days(7).unsigned_abs()));
+    assert_eq!(waiting(&*store).await, (1, 0));
+}
+
+pub(crate) async fn a_parked_warning_goes_with_what_it_warns_of<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let park = async |number| {
+        let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(10));
+        store.attempted(&grant_id("cs_1"), number, parked).await.expect("writes");
+    };
+    harness.clock().advance(Duration::from_millis(days(1).unsigned_abs()));
+    dun(&*store, Some(failing("in_1")), 9).await;
+    park(1).await;
+    assert_eq!(waiting(&*store).await, (0, 1));
+    dun(&*store, Some(failing("in_1")), 11).await;
+    assert_eq!(waiting(&*store).await, (0, 1), "nothing has changed");
+    dun(&*store, Some(failing("in_2")), 12).await;
+    assert_eq!(waiting(&*store).await, (1, 0), "another invoice is warned of");
+    park(4).await;
+    dun(&*store, None, 13).await;
+    assert_eq!(waiting(&*store).await, (0, 0), "it was paid, or is over");
+}
+
+pub(crate) async fn a_parked_warning_is_tried_again_with_the_keys<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    dun(&*store, Some(failing("in_1")), 9).await;
+    let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(10));
+    store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
+    store.resend(&grant_id("cs_1"), "hand", at(11)).await.expect("asks");
+    assert_eq!(due(&*store, 11).await, [1, 4]);
 }

@@ -325,6 +325,7 @@ pub(crate) async fn counts_tell_what_waits<H: Harness>(harness: H) {
     issue(&*store, "cs_3", 1).await;
     progress(&*store, ready("cs_3", 1, 5)).await;
     store.open(&grant_id("cs_1"), 0, &attempt("attempt-1", 1, 5)).await.expect("opens");
+    harness.clock().advance(std::time::Duration::from_millis(5));
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts.dirty, counts.open_attempts), (1, 1));
     assert_eq!((counts.deliveries_due, counts.deliveries_parked), (1, 0));

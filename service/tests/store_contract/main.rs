@@ -107,6 +107,9 @@ macro_rules! contract {
             a_mail_without_an_address_goes_out_once_stripe_tells_one,
             a_mail_whose_address_came_while_it_was_tried_goes_out,
             a_warning_is_as_old_as_its_time,
+            a_planned_warning_is_not_waiting,
+            a_parked_warning_goes_with_what_it_warns_of,
+            a_parked_warning_is_tried_again_with_the_keys,
         }
         imports {
             an_imported_key_is_kept_once,

@@ -141,7 +141,7 @@ pub(super) fn take_in(connection: &Connection, declaration: &Declaration) -> Res
             ":at": millis(progress.at),
         },
     )?;
-    deliveries::addressed(connection, &id, "cluster", progress.at)?;
+    deliveries::unpark(connection, &id, "cluster", progress.at)?;
     declared::declare(connection, &id, &declaration.licenses)?;
     let decided = rows::count(connection, "SELECT decided FROM grants WHERE id = ?1", [id.as_str()])?;
     grants::progress(connection, progress, decided)

@@ -74,7 +74,7 @@ fn bring(connection: &Connection, grant: &GrantId) -> Result<u32, Failure> {
 const WARN_AFTER: [SignedDuration; 2] = [SignedDuration::ZERO, SignedDuration::from_hours(7 * 24)];
 const WARN_BEFORE_END: SignedDuration = SignedDuration::from_hours(2 * 24);
 
-/// Plans the warnings about a payment that fails, each once; takes those back that are due about anything else.
+/// Plans the warnings about a payment that fails, each once; takes those back that are about anything else.
 pub(super) fn warn(
     connection: &Connection,
     grant: &GrantId,
@@ -85,7 +85,7 @@ pub(super) fn warn(
     rows::run(
         connection,
         "UPDATE deliveries SET state = 'dropped', due = NULL, updated = ?3
-         WHERE grant_id = ?1 AND kind = 'payment_failed' AND state = 'due'
+         WHERE grant_id = ?1 AND kind = 'payment_failed' AND state IN ('due', 'parked')
              AND (?2 IS NULL OR about NOT LIKE ?2 || '/%')",
         params![grant.as_str(), invoice, millis(at)],
     )?;
@@ -112,6 +112,12 @@ pub(super) fn warn(
     Ok(())
 }
 
+/// How many sendings wait for the mail server: not those that are planned for later.
+pub(super) fn count_due(connection: &Connection, now: Timestamp) -> Result<u64, Failure> {
+    let sql = "SELECT count(*) FROM deliveries WHERE due IS NOT NULL AND (due <= ?1 OR reason IS NOT NULL)";
+    rows::count(connection, sql, [millis(now)])
+}
+
 /// Asks for another sending.
 pub(super) fn resend(
     connection: &Connection,
@@ -133,11 +139,12 @@ pub(super) fn resend(
     let number: u32 = rows::one(connection, sql, params![grant.as_str(), millis(at)])?.unwrap_or(1);
     bring(connection, grant)?;
     grants::note(connection, grant, at, cause, &format!("sending {number} is due"))?;
+    unpark(connection, grant, cause, at)?;
     Ok(number)
 }
 
-/// Has what waited for an address go out, now that there is one.
-pub(super) fn addressed(
+/// Has go out, if there is an address now, what waited for one, and warnings: of these no resend makes another.
+pub(super) fn unpark(
     connection: &Connection,
     grant: &GrantId,
     cause: &str,
@@ -145,7 +152,7 @@ pub(super) fn addressed(
 ) -> Result<(), Failure> {
     let sql = "UPDATE deliveries SET
              state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2
-         WHERE grant_id = ?1 AND state = 'parked' AND reason = 'NoAddress'
+         WHERE grant_id = ?1 AND state = 'parked' AND (reason = 'NoAddress' OR kind = 'payment_failed')
              AND (SELECT email FROM grants WHERE id = ?1) IS NOT NULL
          RETURNING number";
     let sendings: Vec<u32> =
@@ -200,7 +207,10 @@ pub(super) fn attempted(
     }
     grants::note(connection, grant, attempted.at, "mail", &in_words(number, attempted))?;
     // The address may have come while this was tried.
-    addressed(connection, grant, "mail", attempted.at)
+    if attempted.reason == Some(Reason::NoAddress) {
+        unpark(connection, grant, "mail", attempted.at)?;
+    }
+    Ok(())
 }
 
 fn in_words(number: u32, attempted: &Attempted) -> String {

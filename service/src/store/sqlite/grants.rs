@@ -264,7 +264,7 @@ pub(super) fn journal(connection: &Connection, id: &GrantId) -> Result<Vec<Journ
 }
 
 /// Numbers for metrics.
-pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
+pub(super) fn counts(connection: &Connection, now: Timestamp) -> Result<Counts, Failure> {
     let count = |sql| rows::count(connection, sql, []);
     let sql = "SELECT state, reason, count(*) AS many FROM grants GROUP BY state, reason";
     let grants = rows::all(connection, sql, [], |row| {
@@ -273,7 +273,7 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, Failure> {
     Ok(Counts {
         dirty: objects::count_dirty(connection)?,
         grants,
-        deliveries_due: count("SELECT count(*) FROM deliveries WHERE due IS NOT NULL")?,
+        deliveries_due: deliveries::count_due(connection, now)?,
         deliveries_parked: count("SELECT count(*) FROM deliveries WHERE state = 'parked'")?,
         open_attempts: count("SELECT count(*) FROM attempts WHERE outcome = 'open'")?,
     })

@@ -287,7 +287,7 @@ fn readdress(connection: &Connection, ask: &Ask, email: &Email) -> Result<Vec<St
         params![id, email.expose(), email.expose().to_lowercase(), at],
     )?;
     let cause = format!("hand {}", ask.person);
-    deliveries::addressed(connection, &ask.grant, &cause, ask.at)?;
+    deliveries::unpark(connection, &ask.grant, &cause, ask.at)?;
     let newest = deliveries::newest(connection, &ask.grant)?;
     if newest.is_some_and(|delivery| delivery.reason == Some(Reason::MailRefused)) {
         deliveries::resend(connection, &ask.grant, &cause, ask.at)?;

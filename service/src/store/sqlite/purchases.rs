@@ -307,7 +307,7 @@ pub(super) fn write_grant(connection: &Connection, by: &By<'_>, decision: &Redec
     }
     if readdressed && before.is_some() {
         grants::note(connection, &id, by.at, by.cause, "the buyer's address has changed")?;
-        deliveries::addressed(connection, &id, by.cause, by.at)?;
+        deliveries::unpark(connection, &id, by.cause, by.at)?;
     }
     if let Some(customer) = by.customer {
         let sql = "UPDATE grants SET customer = ?2 WHERE id = ?1 AND customer IS NOT ?2";
