@@ -95,6 +95,7 @@ impl Sqlite {
     fn open_blocking(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let claim = file::claim(path)?;
         let connection = schema::writer(&claim.path).map_err(|failure| schema::opening(failure, path))?;
+        schema::spill_beside(&connection, &claim.path);
         let writer = Writer::start(claim.path.clone(), Arc::clone(&claim.file), connection)?;
         let readers = Readers::new(claim.path.clone());
         Ok(Self { writer, readers, clock, claim })

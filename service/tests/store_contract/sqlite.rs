@@ -1,6 +1,7 @@
 //! The engine in one SQLite file: its harness, and what holds of it alone.
 
 use std::any::Any;
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -269,4 +270,29 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     let store = try_open(&path, &clock).await.expect("opens");
     let listed = store.events(&EventFilter::default(), None, 1_000).await.expect("lists");
     assert_eq!(listed.len(), kept.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buyer_is_forgotten_though_the_systems_temporary_folder_is_small() {
+    const FOLDER: &str = "SQLITE_TMPDIR";
+    if env::var_os(FOLDER).is_none() {
+        let Some(disk) = TinyDisk::mount() else {
+            println!("skipped: this user may not mount a file system to fill");
+            return;
+        };
+        // The environment is a process's, and SQLite asks it before all other places.
+        let own = "sqlite::a_buyer_is_forgotten_though_the_systems_temporary_folder_is_small";
+        let program = env::current_exe().expect("a program");
+        let run =
+            Command::new(program).args(["--exact", own]).env(FOLDER, disk.0.path()).output().expect("runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        return;
+    }
+    let harness = SqliteHarness::fresh().await;
+    let store = harness.open().await;
+    for n in 0..200 {
+        store.record_event(large(&format!("evt_{n}"))).await.expect("records");
+    }
+    let nobody = Email::new("nobody@example.com").expect("an address");
+    store.forget(&nobody, "ops", Timestamp::UNIX_EPOCH).await.expect("rewrites the file");
 }

@@ -245,7 +245,9 @@ pub(super) fn purge(path: &Path) -> Result<(), Error> {
     });
     purged.map_err(|failure| match failure.error {
         Error::Unavailable(why) => Error::Unavailable(format!(
-            "the rows are erased, but the file was not rewritten: {why}; repeat the call"
+            "the rows are erased, but the file was not rewritten: {why}; see that there is twice its size free in '{}', and \
+             repeat the call",
+            path.parent().unwrap_or(path).display()
         )),
         error => error,
     })

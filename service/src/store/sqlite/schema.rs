@@ -1,6 +1,7 @@
 //! Connections, and the schema brought up to date.
 
 use std::path::Path;
+use std::sync::Once;
 use std::time::Duration;
 #[cfg(test)]
 use std::{fs::File, path::PathBuf, sync::Arc};
@@ -51,6 +52,22 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Failure> {
         migrate(&connection, found)?;
     }
     Ok(connection)
+}
+
+/// Has SQLite put beside the file what does not fit into memory. `VACUUM` writes a copy of the whole record there, and the
+/// system's folder for such things may be small, or memory itself.
+///
+/// Once: SQLite has one such folder for all connections of a process, and any of them may be reading which.
+pub(super) fn spill_beside(connection: &Connection, path: &Path) {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let folder = path.parent().and_then(Path::to_str);
+        let set = folder
+            .is_some_and(|folder| connection.pragma_update(None, "temp_store_directory", folder).is_ok());
+        if !set {
+            tracing::warn!("SQLite writes what does not fit into memory to the system's temporary folder");
+        }
+    });
 }
 
 /// Opens a connection for the checkpointer.
