@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grantsmith_core::port::KeptState;
-use grantsmith_core::{DesiredState, GrantId, Reason};
+use grantsmith_core::{DesiredState, Reason};
 use jiff::SignedDuration;
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
@@ -17,16 +17,18 @@ use crate::store::{Attempted, Delivery, DeliveryKind, DeliveryState, GrantLicens
 const WAITS: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
 const HOURLY: Duration = Duration::from_secs(3_600);
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(48);
+/// While the keys of a mail cannot be had, which are a moment late at most where nothing is wrong.
+const FOR_KEYS_AT_MOST: Duration = Duration::from_secs(300);
 
 impl Worker {
     pub(super) async fn deliver(&self, delivery: Delivery, stop: &CancellationToken) {
         let (grant, number) = (delivery.grant.clone(), delivery.number);
-        let attempted = match self.unlocked(&grant).await {
-            Ok(Some(Unlocked { whole: false, .. })) => {
-                tracing::info!(grant.id = %grant, "a mail waits for its keys");
-                return tokio::time::sleep(super::BREATHER).await;
-            }
-            Ok(Some(Unlocked { row, .. })) => self.send(&delivery, &row).await,
+        let attempted = match self.store.grant(&grant).await {
+            Ok(Some(row)) => match self.issuer.unlock(row).await {
+                Ok(Unlocked { row, whole: true }) => self.send(&delivery, &row).await,
+                Ok(Unlocked { whole: false, .. }) => self.without_keys(&delivery, "its keys are not there"),
+                Err(error) => self.without_keys(&delivery, &error.to_string()),
+            },
             Ok(None) => self.ended(DeliveryState::Dropped, None, None),
             Err(error) => {
                 tracing::warn!(grant.id = %grant, %error, "a mail waits for the record");
@@ -55,11 +57,11 @@ impl Worker {
         }
     }
 
-    async fn unlocked(&self, grant: &GrantId) -> Result<Option<Unlocked>, crate::store::Error> {
-        match self.store.grant(grant).await? {
-            Some(row) => self.issuer.unlock(row).await.map(Some),
-            None => Ok(None),
-        }
+    /// Puts a mail off for as long as it has waited for its keys, so that it never keeps others from their turn.
+    fn without_keys(&self, delivery: &Delivery, why: &str) -> Attempted {
+        let age = Duration::try_from(self.now().duration_since(delivery.created)).unwrap_or_default();
+        let due = Some(self.after(age.clamp(super::BREATHER, FOR_KEYS_AT_MOST)));
+        Attempted { due, ..self.ended(DeliveryState::Due, Some(Reason::KeyPending), Some(why.to_owned())) }
     }
 
     async fn send(&self, delivery: &Delivery, row: &GrantRow) -> Attempted {

@@ -7,6 +7,7 @@
 
 mod attempts;
 mod build;
+mod cluster;
 mod deliveries;
 mod executor;
 mod faults;
@@ -110,6 +111,10 @@ macro_rules! contract {
             a_planned_warning_is_not_waiting,
             a_parked_warning_goes_with_what_it_warns_of,
             a_parked_warning_is_tried_again_with_the_keys,
+        }
+        cluster {
+            a_grant_that_people_deleted_is_mailed_no_more,
+            what_is_taken_back_while_it_is_tried_stays_so,
         }
         imports {
             an_imported_key_is_kept_once,

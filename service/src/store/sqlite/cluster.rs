@@ -163,5 +163,6 @@ pub(super) fn let_go(
     if gone == 0 {
         return Ok(());
     }
+    deliveries::call_off(connection, id, at)?;
     grants::note(connection, id, at, "cluster", "its LicenseGrant was deleted")
 }

@@ -162,6 +162,19 @@ pub(super) fn unpark(
     })
 }
 
+/// Takes back all that was not sent. Should the grant come back, its keys are mailed then.
+pub(super) fn call_off(connection: &Connection, grant: &GrantId, at: Timestamp) -> Result<(), Failure> {
+    let waits = "grant_id = ?1 AND state IN ('due', 'parked')";
+    let sql = format!(
+        "UPDATE licenses SET sending = NULL
+         WHERE grant_id = ?1 AND sending IN (SELECT number FROM deliveries WHERE {waits})"
+    );
+    rows::run(connection, &sql, [grant.as_str()])?;
+    let sql = format!("UPDATE deliveries SET state = 'dropped', due = NULL, updated = ?2 WHERE {waits}");
+    rows::run(connection, &sql, params![grant.as_str(), millis(at)])?;
+    Ok(())
+}
+
 /// Writes what became of a try to send.
 pub(super) fn attempted(
     connection: &Connection,
@@ -176,11 +189,15 @@ pub(super) fn attempted(
     let Some(before) = before else {
         return Err(Failure::damaged(format!("grant '{grant}' has no sending {number}")));
     };
+    if before.0 == DeliveryState::Dropped && attempted.state != DeliveryState::Sent {
+        // Taken back while it was tried.
+        return Ok(());
+    }
     let due = attempted.due.filter(|_| attempted.state == DeliveryState::Due);
     rows::run(
         connection,
         "UPDATE deliveries SET
-             state = :state, reason = :reason, detail = :detail, due = :due, tries = tries + 1,
+             state = :state, reason = :reason, detail = :detail, due = :due, tries = tries + :tried,
              updated = CASE WHEN state = :state THEN updated ELSE :at END
          WHERE grant_id = :grant AND number = :number",
         named_params! {
@@ -189,6 +206,7 @@ pub(super) fn attempted(
             ":state": attempted.state.word(),
             ":reason": attempted.reason.map(Word::word),
             ":detail": attempted.detail,
+            ":tried": attempted.reason != Some(Reason::KeyPending),
             // One that is to be sent is never without a time, or nothing would come back to it.
             ":due": match attempted.state {
                 DeliveryState::Due => Some(millis(due.unwrap_or(attempted.at))),

@@ -1,0 +1,167 @@
+use async_trait::async_trait;
+use grantsmith_core::grant::{Cause, Expiry, LicenseName};
+use grantsmith_core::port::{AttemptId, Kept, KeptState};
+use grantsmith_core::purchase::PurchaseId;
+use grantsmith_core::testing::ManualClock;
+use grantsmith_core::{AppId, Desired, DesiredState, LicenseKey, Reason, Slots};
+
+use super::*;
+use crate::issuer::Unlocked;
+use crate::store::{
+    self, Declaration, Delivery, DeliveryState, Error, GrantRow, GrantState, Progress, Resource, Seen, Shown,
+    Sighting,
+};
+
+/// A cluster without any key, in which nothing ever happens.
+#[derive(Debug)]
+struct Keyless;
+
+#[async_trait]
+impl Issuer for Keyless {
+    async fn work(&self, _: &GrantRow) -> Result<Option<Progress>, Error> {
+        Ok(None)
+    }
+
+    async fn rehearse(&self, _: &GrantRow) -> Progress {
+        unreachable!("nothing is observed")
+    }
+
+    async fn unlock(&self, row: GrantRow) -> Result<Unlocked, Error> {
+        Ok(Unlocked { row, whole: false })
+    }
+
+    fn delivered(&self, _: &GrantId, _: &Touched) {}
+}
+
+/// A worker on a record of its own.
+struct Bench {
+    worker: Arc<Worker>,
+    store: Arc<dyn Store>,
+    clock: ManualClock,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let clock = ManualClock::default();
+        let url = format!("sqlite://{}", folder.path().join("grantsmith.db").display());
+        let store = store::open(&url, Arc::new(clock.clone())).await.expect("opens");
+        let wake = Arc::new(Notify::new());
+        let worker = Worker::new(Parts {
+            store: store.clone(),
+            clock: Arc::new(clock.clone()),
+            issuer: Arc::new(Keyless),
+            touched: Touched::new(wake.clone()),
+            stripe: None,
+            mailer: None,
+            offer: Offer { default_app: None, catalog: None },
+            observe: false,
+            keep_bodies: Duration::from_secs(1),
+            wake,
+        });
+        Self { worker, store, clock, _folder: folder }
+    }
+
+    /// Takes in a grant of people whose key is made and to be mailed.
+    async fn declared(&self) -> GrantId {
+        let now = self.worker.now();
+        let (name, app_id) = (LicenseName::of_unit(1), AppId::parse("app-1").expect("an app"));
+        let desired = Desired {
+            name: name.clone(),
+            generation: 1,
+            app_id: app_id.clone(),
+            slots: Slots::Limited(2),
+            state: DesiredState::Active,
+            expires_at: None,
+            expiry: Expiry::Sold,
+            reason: Reason::Issued,
+            cause: Cause::Rule,
+            imported: false,
+            adopt: None,
+        };
+        let kept = Kept {
+            name: name.clone(),
+            generation: 1,
+            key: LicenseKey::new("KEY-1"),
+            app_id,
+            slots: None,
+            created_at: now,
+            expires_at: None,
+            attempt: Some(AttemptId("a1".to_owned())),
+            state: KeptState::Live,
+            duplicated: false,
+            refused: None,
+        };
+        let shown = Shown { masked: kept.key.masked(), fingerprint: kept.key.fingerprint() };
+        let seen = Seen { kept, shown, delivered: false, reset: None };
+        let purchase = PurchaseId::parse("default/press-17").expect("a purchase");
+        let id = GrantId::of(&purchase);
+        let progress = Progress {
+            id: id.clone(),
+            state: GrantState::Ready,
+            reason: Reason::Issued,
+            detail: None,
+            licenses: vec![(name, Reason::Issued)],
+            due: None,
+            tries: 0,
+            deliver: true,
+            sighting: Some(Sighting { licenses: vec![seen], agreed: None }),
+            at: now,
+        };
+        let declaration = Declaration {
+            purchase,
+            object: Resource { name: "jane".to_owned(), secret: "jane-license".to_owned() },
+            livemode: false,
+            paid_at: None,
+            email: grantsmith_core::Email::new("jane@example.com"),
+            created: now,
+            licenses: vec![desired],
+            progress,
+        };
+        self.store.take_in(declaration).await.expect("takes in");
+        id
+    }
+
+    /// The mails that are due.
+    async fn mails(&self) -> Vec<Delivery> {
+        let most = Most { deliveries: 10, ..Most::default() };
+        self.store.due(self.worker.now(), most).await.expect("reads").deliveries
+    }
+}
+
+#[test]
+fn what_ended_since_the_record_was_asked_is_left_to_the_next_pass() {
+    let mails = InFlight::new(2);
+    let place = mails.enter(&"grant");
+    let pass = mails.pass();
+    assert!(pass.enter(&"other").is_some());
+    drop(place);
+    assert!(
+        pass.enter(&"grant").is_none(),
+        "the record may have been asked before that mail was written down"
+    );
+    assert!(mails.pass().enter(&"grant").is_some());
+}
+
+#[tokio::test]
+async fn a_mail_without_its_keys_waits_ever_longer_and_lets_others_pass() {
+    let bench = Bench::start().await;
+    let id = bench.declared().await;
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let mail = bench.mails().await.pop().expect("a mail");
+        bench.worker.deliver(mail, &CancellationToken::new()).await;
+        assert!(bench.mails().await.is_empty(), "it gives way");
+        let mut wait = Duration::ZERO;
+        while bench.mails().await.is_empty() {
+            bench.clock.advance(Duration::from_secs(1));
+            wait += Duration::from_secs(1);
+        }
+        waits.push(wait.as_secs());
+    }
+    assert_eq!(waits, [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    let mail = bench.store.grant(&id).await.expect("reads").and_then(|row| row.delivery).expect("a mail");
+    assert_eq!((mail.state, mail.reason), (DeliveryState::Due, Some(Reason::KeyPending)));
+    assert_eq!(mail.tries, 0, "the mail server was not asked");
+}

@@ -1,0 +1,77 @@
+//! Claims about grants that people declare in a cluster.
+
+use grantsmith_core::Reason;
+use grantsmith_core::port::{AttemptId, Kept};
+use grantsmith_core::purchase::Email;
+use grantsmith_service::store::{
+    Attempted, Declaration, DeliveryState, GrantRow, GrantState, Progress, Resource, Seen, Shown, Sighting,
+    Store,
+};
+
+use crate::Harness;
+use crate::build::{at, desired, due_at, grant_id, kept, purchase, ready};
+
+const REFERENCE: &str = "default/press-17";
+const OBJECT: &str = "reviewer-jane";
+
+/// What people declare: one license, whose key is there and not mailed yet.
+fn declaration(at_millis: i64) -> Declaration {
+    let kept = Kept { attempt: Some(AttemptId("a1".to_owned())), ..kept("KEY-1", 1) };
+    let shown = Shown { masked: kept.key.masked(), fingerprint: kept.key.fingerprint() };
+    let seen = Seen { kept, shown, delivered: false, reset: None };
+    Declaration {
+        purchase: purchase(REFERENCE),
+        object: Resource { name: OBJECT.to_owned(), secret: "reviewer-jane-license".to_owned() },
+        livemode: true,
+        paid_at: Some(at(0)),
+        email: Email::new("jane@example.com"),
+        created: at(0),
+        licenses: vec![desired(1)],
+        progress: Progress {
+            sighting: Some(Sighting { licenses: vec![seen], agreed: None }),
+            ..ready(REFERENCE, 1, at_millis)
+        },
+    }
+}
+
+async fn row(store: &dyn Store) -> GrantRow {
+    store.grant(&grant_id(REFERENCE)).await.expect("reads").expect("is there")
+}
+
+pub(crate) async fn a_grant_that_people_deleted_is_mailed_no_more<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    store.take_in(declaration(5)).await.expect("takes in");
+    assert_eq!(due_at(&*store, at(5), 10).await.deliveries.len(), 1);
+    store.let_go(&grant_id(REFERENCE), OBJECT, at(6)).await.expect("lets go");
+    let gone = row(&*store).await;
+    assert_eq!(
+        (gone.state, gone.delivery.map(|mail| mail.state)),
+        (GrantState::Ended, Some(DeliveryState::Dropped))
+    );
+    assert!(due_at(&*store, at(1_000), 10).await.deliveries.is_empty());
+
+    store.take_in(declaration(7)).await.expect("takes in");
+    let again = due_at(&*store, at(7), 10).await.deliveries;
+    assert_eq!(again.first().map(|mail| mail.number), Some(2), "nobody has the key yet");
+    let parked = Attempted {
+        state: DeliveryState::Parked,
+        reason: Some(Reason::MailRefused),
+        detail: None,
+        due: None,
+        at: at(8),
+    };
+    store.attempted(&grant_id(REFERENCE), 2, parked).await.expect("writes");
+    store.let_go(&grant_id(REFERENCE), OBJECT, at(9)).await.expect("lets go");
+    assert_eq!(store.counts().await.expect("counts").deliveries_parked, 0, "nothing is left for a person");
+}
+
+pub(crate) async fn what_is_taken_back_while_it_is_tried_stays_so<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    store.take_in(declaration(5)).await.expect("takes in");
+    store.let_go(&grant_id(REFERENCE), OBJECT, at(6)).await.expect("lets go");
+    let tried = |state| Attempted { state, reason: None, detail: None, due: Some(at(8)), at: at(7) };
+    store.attempted(&grant_id(REFERENCE), 1, tried(DeliveryState::Due)).await.expect("writes");
+    assert!(due_at(&*store, at(1_000), 10).await.deliveries.is_empty());
+    store.attempted(&grant_id(REFERENCE), 1, tried(DeliveryState::Sent)).await.expect("writes");
+    assert_eq!(row(&*store).await.delivery.map(|mail| mail.state), Some(DeliveryState::Sent));
+}
