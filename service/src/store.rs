@@ -315,6 +315,10 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// Makes all grants due that were held back while it was only observed; says how many.
     async fn resume(&self, now: Timestamp) -> Result<u64, Error>;
 
+    /// Makes due what a wall clock that ran ahead has put off: whatever failed, or was told and not looked at yet, and would
+    /// wait for longer than anything is put off; says how much.
+    async fn clock_set_back(&self, now: Timestamp) -> Result<u64, Error>;
+
     /// Whether something can be written now: what `/readyz` asks.
     async fn check(&self) -> Result<(), Error>;
 

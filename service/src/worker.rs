@@ -22,8 +22,9 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grantsmith_core::GrantId;
 use grantsmith_core::port::Clock;
 use grantsmith_core::purchase::StripeId;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +56,11 @@ const PASSES_AT_ONCE: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
 const NAP: Duration = Duration::from_secs(30);
 /// How long to sleep when something is due that is being worked on, or that the record could not tell.
 const BREATHER: Duration = Duration::from_secs(1);
+
+/// Between two sweeps.
+const SWEEPS: Duration = Duration::from_secs(3_600);
+/// By how much the wall clock is set back before that matters.
+const SET_BACK: SignedDuration = SignedDuration::from_mins(1);
 
 /// What the worker works with.
 pub struct Worker {
@@ -242,7 +248,10 @@ impl Worker {
             }
         }
         let sweeps = tokio::spawn(stop.clone().run_until_cancelled_owned(self.clone().sweep()));
+        // Nobody has seen what the clock was before.
+        let mut offset = SignedDuration::MAX;
         while !stop.is_cancelled() {
+            self.mind_the_clock(&mut offset).await;
             // The limiter's own waiting has a thread woken for each pass.
             while let Err(early) = self.passes.check() {
                 tokio::time::sleep(early.wait_time_from(self.passes.clock().now())).await;
@@ -257,6 +266,27 @@ impl Worker {
         tasks.close();
         tasks.wait().await;
         let _ = sweeps.await;
+    }
+
+    /// Goes on with what was put off by a wall clock that ran ahead, once it is set back: `offset` is how far it was last from
+    /// the clock that nobody can set.
+    async fn mind_the_clock(&self, offset: &mut SignedDuration) {
+        let now = self.clock.now();
+        let moment = SignedDuration::try_from(now.moment.0).unwrap_or(SignedDuration::MAX);
+        let seen = now.wall.as_duration().saturating_sub(moment);
+        if offset.saturating_sub(seen) < SET_BACK {
+            *offset = seen;
+            return;
+        }
+        match self.store.clock_set_back(now.wall).await {
+            Ok(count) => {
+                *offset = seen;
+                if count > 0 {
+                    tracing::warn!(count, "going on with what was put off while the clock ran ahead");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "what was put off while the clock ran ahead waits"),
+        }
     }
 
     /// Starts what is due; says how long nothing else will be.
@@ -335,9 +365,10 @@ impl Worker {
         if burst { BELIEFS_IN_A_BURST } else { self.looking.most }
     }
 
-    /// Once an hour: what is over is forgotten, bodies and the portal's wishes and tokens.
+    /// Once an hour: what is over is forgotten, bodies and the portal's wishes and tokens. Not at once: the clock of a machine
+    /// that has just begun may be set yet.
     async fn sweep(self: Arc<Self>) {
-        let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+        let mut hours = tokio::time::interval_at(Instant::now() + SWEEPS, SWEEPS);
         loop {
             hours.tick().await;
             let before = self.now().checked_sub(self.keep_bodies).unwrap_or(Timestamp::MIN);

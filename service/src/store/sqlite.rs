@@ -357,6 +357,10 @@ impl Store for Sqlite {
         self.writer.write(move |db| grants::resume(db, now)).await
     }
 
+    async fn clock_set_back(&self, now: Timestamp) -> Result<u64, Error> {
+        self.writer.write(move |db| grants::clock_set_back(db, now)).await
+    }
+
     async fn check(&self) -> Result<(), Error> {
         // A number more or less does not matter, and only a commit shows that one is possible.
         self.ticket().await.map(|_| ())

@@ -165,3 +165,39 @@ async fn a_mail_without_its_keys_waits_ever_longer_and_lets_others_pass() {
     assert_eq!((mail.state, mail.reason), (DeliveryState::Due, Some(Reason::KeyPending)));
     assert_eq!(mail.tries, 0, "the mail server was not asked");
 }
+
+#[tokio::test]
+async fn what_was_put_off_while_the_clock_ran_ahead_is_gone_on_with_once_it_is_set_back() {
+    let bench = Bench::start().await;
+    let (years, none) = (SignedDuration::from_hours(2 * 365 * 24), CancellationToken::new());
+    bench.declared().await;
+    let mut offset = SignedDuration::MAX;
+    bench.worker.mind_the_clock(&mut offset).await;
+    bench.clock.skew(years);
+    bench.worker.mind_the_clock(&mut offset).await;
+    let mail = bench.mails().await.pop().expect("a mail");
+    bench.worker.deliver(mail, &none).await;
+    bench.clock.skew(-years);
+    assert!(bench.mails().await.is_empty(), "it waits for two years");
+    bench.worker.mind_the_clock(&mut offset).await;
+    let mail = bench.mails().await.pop().expect("a mail");
+
+    bench.worker.deliver(mail, &none).await;
+    bench.clock.skew(-SignedDuration::from_secs(30));
+    bench.worker.mind_the_clock(&mut offset).await;
+    assert!(bench.mails().await.is_empty(), "a clock may be a little off");
+}
+
+#[tokio::test]
+async fn what_was_put_off_while_the_clock_ran_ahead_is_gone_on_with_at_a_start() {
+    let bench = Bench::start().await;
+    let years = SignedDuration::from_hours(2 * 365 * 24);
+    bench.declared().await;
+    bench.clock.skew(years);
+    let mail = bench.mails().await.pop().expect("a mail");
+    bench.worker.deliver(mail, &CancellationToken::new()).await;
+    bench.clock.skew(-years);
+    let mut offset = SignedDuration::MAX;
+    bench.worker.mind_the_clock(&mut offset).await;
+    assert_eq!(bench.mails().await.len(), 1);
+}

@@ -1,13 +1,19 @@
 //! Claims about dirty marks, tickets, links and the events that wait for a look.
 
 use grantsmith_core::Reason;
+use grantsmith_core::grant::Dunning;
+use grantsmith_core::purchase::Email;
 use grantsmith_service::store::{
-    Decision, Dirty, EventFilter, EventState, NewEvent, Object, ObjectKind, Recorded, Source, Store, Ticket,
+    Attempted, Decision, DeliveryState, Dirty, EventFilter, EventState, GrantState, NewEvent, Object,
+    ObjectKind, Progress, Recorded, Source, Store, Ticket,
 };
 use jiff::Timestamp;
 
 use crate::Harness;
-use crate::build::{at, decide, decision, due_at, event, parked, payment, purchase, session, stripe};
+use crate::build::{
+    at, decide, decision, due_at, event, grant_id, issue, parked, payment, progress, purchase, ready,
+    session, stripe,
+};
 
 async fn record(store: &dyn Store, event: NewEvent) {
     assert_eq!(store.record_event(event).await.expect("records"), Recorded::New);
@@ -325,4 +331,55 @@ pub(crate) async fn the_next_due_time_is_the_earliest_of_all<H: Harness>(harness
     crate::build::issue(&*store, "cs_1", 1).await;
     crate::build::progress(&*store, crate::build::ready("cs_1", 1, 300)).await;
     assert_eq!(due_at(&*store, at(0), 1).await.earliest, Some(at(300)), "its sending");
+}
+
+pub(crate) async fn what_a_clock_that_ran_ahead_put_off_is_due_once_it_is_set_back<H: Harness>(harness: H) {
+    const YEARS: i64 = 2 * 365 * 86_400_000;
+    let store = harness.open().await;
+    // Told, tried and put off by the wrong time.
+    record(&*store, event("evt_1", YEARS, &session("cs_1"))).await;
+    record(&*store, event("evt_2", 1, &session("cs_2"))).await;
+    look_failed(&*store, "cs_2", ticket(&*store).await, at(YEARS)).await;
+    decide(&*store, "cs_3", 1, 1).await;
+    progress(
+        &*store,
+        Progress { state: GrantState::Issuing, due: Some(at(YEARS)), tries: 1, ..ready("cs_3", 1, 2) },
+    )
+    .await;
+    let later = |reason| Attempted {
+        state: DeliveryState::Due,
+        reason,
+        detail: None,
+        due: Some(at(YEARS)),
+        at: at(2),
+    };
+    decide(&*store, "cs_4", 1, 1).await;
+    issue(&*store, "cs_4", 1).await;
+    progress(&*store, ready("cs_4", 1, 2)).await;
+    store.attempted(&grant_id("cs_4"), 1, later(Some(Reason::MailRefused))).await.expect("writes");
+    let jane = Email::new("jane@example.com").expect("an address");
+    store.wish_for_link(&jane, 3, at(1)).await.expect("writes");
+    let wish = due_at(&*store, at(1), 10).await.wishes.pop().expect("a wish").number;
+    store.wish_tried(wish, Some(at(YEARS))).await.expect("writes");
+    // Planned for then, and put off for less than an hour.
+    store.mark_dirty(&session("cs_5"), at(YEARS)).await.expect("marks");
+    let dunning = Dunning { invoice: "in_1".to_owned(), since: at(YEARS), ends_at: at(2 * YEARS) };
+    let look = ticket(&*store).await;
+    let warned = Decision { dunning: Some(dunning), licenses: Vec::new(), ..decision("cs_6", look, 0, 1) };
+    assert!(store.decide(parked(warned)).await.expect("decides"));
+    record(&*store, event("evt_7", 1, &session("cs_7"))).await;
+    look_failed(&*store, "cs_7", ticket(&*store).await, at(3_600_000)).await;
+
+    let due = due_at(&*store, at(10), 10).await;
+    assert!(
+        due.objects.is_empty() && due.grants.is_empty() && due.deliveries.is_empty() && due.wishes.is_empty()
+    );
+    assert_eq!(store.clock_set_back(at(10)).await.expect("writes"), 5);
+    let due = due_at(&*store, at(10), 10).await;
+    let looks: Vec<_> = due.objects.iter().map(|dirty| dirty.object.id.to_string()).collect();
+    assert_eq!(looks, ["cs_1", "cs_2"]);
+    assert_eq!(due.grants, [grant_id("cs_3")]);
+    assert_eq!(due.deliveries.iter().map(|mail| mail.grant.clone()).collect::<Vec<_>>(), [grant_id("cs_4")]);
+    assert_eq!(due.wishes.len(), 1);
+    assert_eq!(store.clock_set_back(at(10)).await.expect("writes"), 0);
 }

@@ -73,6 +73,7 @@ macro_rules! contract {
             an_ended_look_tells_its_events_why,
             parked_events_are_taken_in_by_a_later_decision,
             the_next_due_time_is_the_earliest_of_all,
+            what_a_clock_that_ran_ahead_put_off_is_due_once_it_is_set_back,
         }
         grants {
             a_decision_makes_the_grant,

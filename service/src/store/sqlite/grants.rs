@@ -3,7 +3,7 @@
 use grantsmith_core::license::{Fingerprint, LicenseKey};
 use grantsmith_core::purchase::PurchaseId;
 use grantsmith_core::{Email, GrantId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, named_params, params, params_from_iter};
 
@@ -300,4 +300,27 @@ pub(super) fn first_start(
 pub(super) fn resume(connection: &Connection, now: Timestamp) -> Result<u64, Failure> {
     let sql = "UPDATE grants SET due = ?1, tries = 0 WHERE state = 'issuing' AND reason = 'Paused'";
     Ok(u64::try_from(rows::run(connection, sql, [millis(now)])?).unwrap_or(u64::MAX))
+}
+
+/// The longest that anything is put off for when it failed.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Makes due what was put off to a time that no pause reaches. What is planned for later stays.
+pub(super) fn clock_set_back(connection: &Connection, now: Timestamp) -> Result<u64, Failure> {
+    let latest = now.checked_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX);
+    let objects = objects::TURNS.map(|turn| {
+        let told = "SELECT object FROM events WHERE state = 'pending'";
+        ("objects", format!("{turn} AND (tries > 0 OR object IN ({told}))"))
+    });
+    let others = [
+        ("grants", "(tries > 0 OR state = 'issuing')".to_owned()),
+        ("deliveries", "(reason IS NOT NULL OR kind <> 'payment_failed')".to_owned()),
+        ("portal_wishes", "TRUE".to_owned()),
+    ];
+    let mut made_due = 0;
+    for (table, which) in objects.into_iter().chain(others) {
+        let sql = format!("UPDATE {table} SET due = ?1 WHERE due > ?2 AND due IS NOT NULL AND {which}");
+        made_due += rows::run(connection, &sql, params![millis(now), millis(latest)])?;
+    }
+    Ok(u64::try_from(made_due).unwrap_or(u64::MAX))
 }
