@@ -252,8 +252,8 @@ pub trait Store: AttemptLog + LabelCache + std::fmt::Debug {
     /// One that was decided anew since is left as it is, and is due: the round was about something that is over.
     async fn progress(&self, progress: Progress, decided: u64) -> Result<(), Error>;
 
-    /// Takes in a grant that people declare in the cluster, as it is there now. One that this program decides itself is left
-    /// alone.
+    /// Takes in a grant that people declare in the cluster, as it is there now, but for the address of a buyer who was
+    /// forgotten. One that this program decides itself is left alone.
     async fn take_in(&self, declaration: Declaration) -> Result<(), Error>;
 
     /// Keeps what the cluster and this record agree upon about a grant's override, and what this program is about to write

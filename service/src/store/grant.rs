@@ -237,6 +237,8 @@ pub struct GrantRow {
     pub paid_at: Option<Timestamp>,
     /// The buyer's address.
     pub email: Option<Email>,
+    /// The buyer was forgotten: an address that is declared of them does not count.
+    pub forgotten: bool,
     /// A person's note.
     pub note: Option<String>,
     /// What people decided.

@@ -75,3 +75,15 @@ pub(crate) async fn what_is_taken_back_while_it_is_tried_stays_so<H: Harness>(ha
     store.attempted(&grant_id(REFERENCE), 1, tried(DeliveryState::Sent)).await.expect("writes");
     assert_eq!(row(&*store).await.delivery.map(|mail| mail.state), Some(DeliveryState::Sent));
 }
+
+pub(crate) async fn a_forgotten_address_does_not_come_back_from_the_cluster<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let jane = Email::new("jane@example.com").expect("an address");
+    store.take_in(declaration(5)).await.expect("takes in");
+    assert_eq!(store.forget(&jane, "ops", at(6)).await.expect("forgets").purchases, 1);
+    store.take_in(declaration(7)).await.expect("takes in");
+    let forgotten = row(&*store).await;
+    assert_eq!((forgotten.email, forgotten.forgotten), (None, true));
+    assert!(store.find_grants("jane@example.com", 1).await.expect("finds").is_empty());
+    assert!(due_at(&*store, at(1_000), 10).await.deliveries.is_empty());
+}

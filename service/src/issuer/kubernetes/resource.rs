@@ -370,6 +370,7 @@ pub(super) fn declaration(grant: &LicenseGrant, installation: &str, at: Timestam
         detail: None,
         paid_at: declared.paid_at,
         email,
+        forgotten: false,
         note: None,
         hand: None,
         agreed: None,

@@ -143,7 +143,7 @@ impl Watch {
                 let told = row.as_ref().is_some_and(|row| {
                     resource::is_told(row, &declaration.progress)
                         && row.licenses.len() == declaration.licenses.len()
-                        && row.email == declaration.email
+                        && (row.forgotten || row.email == declaration.email)
                 });
                 if !told {
                     cluster.store.take_in(declaration).await?;

@@ -125,8 +125,9 @@ pub(super) fn take_in(connection: &Connection, declaration: &Declaration) -> Res
              :id, :purchase, :livemode, 'issuing', 'Issuing', :paid_at, :email, :folded, 1, :decided, :object, :secret,
              :created, :at
          ) ON CONFLICT (id) DO UPDATE SET
-             email = excluded.email, email_folded = excluded.email_folded, object = excluded.object,
-             secret = excluded.secret",
+             email = iif(forgotten, email, excluded.email),
+             email_folded = iif(forgotten, email_folded, excluded.email_folded),
+             object = excluded.object, secret = excluded.secret",
         named_params! {
             ":id": id.as_str(),
             ":purchase": purchase.as_str(),

@@ -15,8 +15,8 @@ use crate::store::{
 };
 
 const COLUMNS: &str =
-    "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.note, g.tries,
-    g.decided, g.object, g.secret, g.agreed, g.created, g.updated";
+    "g.id, g.purchase, g.livemode, g.state, g.reason, g.detail, g.paid_at, g.email, g.forgotten, g.note,
+    g.tries, g.decided, g.object, g.secret, g.agreed, g.created, g.updated";
 
 /// Whether there is such a grant.
 pub(super) fn exists(connection: &Connection, id: &GrantId) -> Result<bool, Failure> {
@@ -40,6 +40,7 @@ fn grant(connection: &Connection, row: &Row<'_>) -> Result<GrantRow, Failure> {
         detail: row.value("detail")?,
         paid_at: row.maybe_time("paid_at")?,
         email: row.maybe_parsed("email", |text| Some(Email::new(text)))?.flatten(),
+        forgotten: row.value("forgotten")?,
         note: row.value("note")?,
         hand: hands::row(connection, &id)?,
         agreed: row.value("agreed")?,

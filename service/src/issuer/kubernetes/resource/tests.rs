@@ -14,6 +14,7 @@ fn row(hand: Option<HandRow>, agreed: Option<String>) -> GrantRow {
         detail: None,
         paid_at: None,
         email: None,
+        forgotten: false,
         note: None,
         hand,
         agreed,
