@@ -23,6 +23,8 @@ impl Worker {
         if let Err(error) = self.round(id, wanted).instrument(span).await {
             tracing::warn!(grant.id = %id, %error, "the record failed in a round of work");
             tokio::time::sleep(super::BREATHER).await;
+            // What was told of it is on no record.
+            self.touched.touch(id.clone());
         }
     }
 

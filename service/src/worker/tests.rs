@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
 use grantsmith_core::grant::{Cause, Expiry, LicenseName};
 use grantsmith_core::port::{AttemptId, Kept, KeptState};
@@ -12,13 +14,16 @@ use crate::store::{
     Sighting,
 };
 
-/// A cluster without any key, in which nothing ever happens.
-#[derive(Debug)]
-struct Keyless;
+/// A cluster without any key, in which nothing ever happens: it counts the rounds of work.
+#[derive(Debug, Default)]
+struct Keyless {
+    rounds: AtomicUsize,
+}
 
 #[async_trait]
 impl Issuer for Keyless {
     async fn work(&self, _: &GrantRow) -> Result<Option<Progress>, Error> {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
         Ok(None)
     }
 
@@ -38,7 +43,8 @@ struct Bench {
     worker: Arc<Worker>,
     store: Arc<dyn Store>,
     clock: ManualClock,
-    _folder: tempfile::TempDir,
+    issuer: Arc<Keyless>,
+    folder: tempfile::TempDir,
 }
 
 impl Bench {
@@ -47,11 +53,11 @@ impl Bench {
         let clock = ManualClock::default();
         let url = format!("sqlite://{}", folder.path().join("grantsmith.db").display());
         let store = store::open(&url, Arc::new(clock.clone())).await.expect("opens");
-        let wake = Arc::new(Notify::new());
+        let (issuer, wake) = (Arc::<Keyless>::default(), Arc::new(Notify::new()));
         let worker = Worker::new(Parts {
             store: store.clone(),
             clock: Arc::new(clock.clone()),
-            issuer: Arc::new(Keyless),
+            issuer: issuer.clone(),
             touched: Touched::new(wake.clone()),
             stripe: None,
             mailer: None,
@@ -60,7 +66,7 @@ impl Bench {
             keep_bodies: Duration::from_secs(1),
             wake,
         });
-        Self { worker, store, clock, _folder: folder }
+        Self { worker, store, clock, issuer, folder }
     }
 
     /// Takes in a grant of people whose key is made and to be mailed.
@@ -200,4 +206,25 @@ async fn what_was_put_off_while_the_clock_ran_ahead_is_gone_on_with_at_a_start()
     let mut offset = SignedDuration::MAX;
     bench.worker.mind_the_clock(&mut offset).await;
     assert_eq!(bench.mails().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_grant_that_the_cluster_tells_of_outlasts_a_record_that_cannot_be_read() {
+    let bench = Bench::start().await;
+    let id = bench.declared().await;
+    let (there, away) = (bench.folder.path().join("grantsmith.db"), bench.folder.path().join("away"));
+    let pass = async || {
+        let tasks = TaskTracker::new();
+        let nap = bench.worker.start_due(&tasks, &CancellationToken::new()).await;
+        tasks.close();
+        tasks.wait().await;
+        (nap, bench.issuer.rounds.load(Ordering::Relaxed))
+    };
+    // No reader has it open yet.
+    std::fs::rename(&there, &away).expect("takes it away");
+    bench.worker.touched.touch(id);
+    assert_eq!(pass().await, (BREATHER, 0));
+    std::fs::rename(&away, &there).expect("brings it back");
+    assert_eq!(pass().await.1, 1);
+    assert_eq!(pass().await.1, 1, "once");
 }
