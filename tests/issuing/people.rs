@@ -45,6 +45,59 @@ async fn a_hand_by_rpc_is_an_override_and_is_taken_back_by_kubectl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_override_of_a_grant_by_kubectl_is_never_wiped() {
+    let stack = stack().await;
+    let realm = realm(&stack);
+    let hand = json!({"state": "Revoked", "reason": "leaked", "by": "ann"});
+    realm.declare("plain", &manual("plain")).await;
+    stack.until_grant("default/plain", "READY", "Issued").await;
+    realm.edit("plain", &json!({"spec": {"override": hand}})).await;
+    let mut spec = manual("ruled");
+    spec["override"] = hand.clone();
+    realm.declare("ruled", &spec).await;
+    for name in ["plain", "ruled"] {
+        let told = stack.until_grant(&format!("default/{name}"), "READY", "Overridden").await;
+        assert_eq!(told["override"]["person"], "ann", "{told}");
+        // One more word of it, so that the server has looked at it again since.
+        realm.edit(name, &json!({"spec": {"override": {"reason": "leaked for sure"}}})).await;
+        realm
+            .until_grant(name, "to be seen", |grant| {
+                let seen = grant.status.as_ref().and_then(|status| status.observed_generation);
+                seen == grant.metadata.generation
+            })
+            .await;
+        let object = realm.grants().get(name).await.expect("a grant");
+        let written = serde_json::to_value(object.spec.hand).expect("an override");
+        assert_eq!((&written["state"], &written["by"]), (&hand["state"], &hand["by"]));
+        assert_eq!(realm.live(name), Vec::<String>::new());
+    }
+    // A person takes it back on either side.
+    realm.edit("plain", &json!({"spec": {"override": null}})).await;
+    stack
+        .json(&["grants", "clear-override", &object(&stack.grant("default/ruled").await.expect("a grant"))])
+        .await;
+    for name in ["plain", "ruled"] {
+        stack.until_grant(&format!("default/{name}"), "READY", "Issued").await;
+        assert!(realm.grants().get(name).await.expect("a grant").spec.hand.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_that_ends_between_two_milliseconds_is_taken_in_once() {
+    let stack = stack().await;
+    let (session, name) = bought(&stack, "jane@example.com").await;
+    let hand = json!({"expiresAt": "2099-01-01T00:00:00.123456+00:00"});
+    realm(&stack).edit(&name, &json!({"spec": {"override": hand}})).await;
+    let overridden = async || stack.grant(&session).await.filter(|grant| !grant["override"].is_null());
+    until("the override", overridden).await;
+    let taken_in = || stack.logs().matches("an override in the cluster was taken in").count();
+    // A round of work that begins after it was taken in.
+    stack.json(&["grants", "resend", &name]).await;
+    stack.mail.as_ref().expect("mail").until_mails(2).await;
+    assert_eq!(taken_in(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_bought_is_set_back_and_an_event_says_so() {
     let stack = stack().await;
     let (_, name) = bought(&stack, "jane@example.com").await;

@@ -202,8 +202,12 @@ impl Cluster {
                 if let Some(intent) = resource::intent(row, &grant) {
                     self.store.agree(&row.id, intent).await?;
                 }
-                let change = Patch::Merge(resource::overruling(row));
-                self.grants.patch(resource::name(row), &by_us(), &change).await?
+                let change = Patch::Merge(resource::overruling(row, &grant));
+                match self.grants.patch(resource::name(row), &by_us(), &change).await {
+                    // What has been written there meanwhile counts first.
+                    Err(kube::Error::Api(status)) if status.is_conflict() => return Err(Halt::Changed),
+                    written => written?,
+                }
             }
             Verdict::TakeIn(act) => {
                 self.take_in(row, *act, resource::person(&grant)).await?;
@@ -215,7 +219,9 @@ impl Cluster {
             if let Some(marking) = resource::marking(row, &grant) {
                 grant = self.grants.patch(resource::name(row), &by_us(), &Patch::Merge(marking)).await?;
             }
-            if let Some(declaration) = resource::declaration(&grant, &self.installation, self.now()) {
+            if let Some(declaration) =
+                resource::declaration(&grant, Some(row), &self.installation, self.now())
+            {
                 self.store.take_in(declaration).await?;
             }
             return Err(Halt::Changed);

@@ -241,9 +241,11 @@ impl Ruling {
     fn of(written: Option<&Override>) -> Option<Self> {
         let written = written?;
         let never = written.never_expires.unwrap_or(false);
+        // As fine as the record keeps it.
+        let whole = |at: Timestamp| Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
         let ruling = Self {
             state: written.state,
-            end: if never { Some(End::Never) } else { written.expires_at.map(End::At) },
+            end: if never { Some(End::Never) } else { written.expires_at.map(whole).map(End::At) },
             released: written.release.unwrap_or(false),
         };
         (ruling != Self::default()).then_some(ruling)
@@ -305,10 +307,11 @@ pub(super) fn intent(row: &GrantRow, found: &LicenseGrant) -> Option<String> {
     serde_json::to_string(&agreed).ok()
 }
 
-/// The change that makes an object's override what the record says, whatever was there.
-pub(super) fn overruling(row: &GrantRow) -> Value {
+/// The change that makes an object's override what the record says, unless somebody has written to it since it was found.
+pub(super) fn overruling(row: &GrantRow, found: &LicenseGrant) -> Value {
+    let metadata = json!({"resourceVersion": found.metadata.resource_version});
     let Some(hand) = row.hand.as_ref().filter(|hand| Ruling::on_record(Some(hand)).is_some()) else {
-        return json!({"spec": {"override": null}});
+        return json!({"metadata": metadata, "spec": {"override": null}});
     };
     let cut = |text: &str, longest| {
         let text: String = text.chars().take(longest).collect();
@@ -322,7 +325,7 @@ pub(super) fn overruling(row: &GrantRow) -> Value {
         "reason": cut(&hand.reason, LONGEST_REASON),
         "by": cut(&hand.person, LONGEST_PERSON),
     });
-    json!({"spec": {"override": fields}})
+    json!({"metadata": metadata, "spec": {"override": fields}})
 }
 
 /// Where a grant stands, by its object.
@@ -346,8 +349,13 @@ pub(super) fn progress(row: &GrantRow, grant: &LicenseGrant, at: Timestamp) -> P
     }
 }
 
-/// A grant of people, as it is in the cluster.
-pub(super) fn declaration(grant: &LicenseGrant, installation: &str, at: Timestamp) -> Option<Declaration> {
+/// A grant of people, as it is in the cluster; `known` is what the record has of it so far.
+pub(super) fn declaration(
+    grant: &LicenseGrant,
+    known: Option<&GrantRow>,
+    installation: &str,
+    at: Timestamp,
+) -> Option<Declaration> {
     let declared = grant.spec.grant(installation).ok()?;
     let object = Resource { name: grant.name_any(), secret: grant.secret_name() };
     let email = grant.spec.customer.as_ref().and_then(|of| grantsmith_core::Email::new(&of.email));
@@ -382,8 +390,16 @@ pub(super) fn declaration(grant: &LicenseGrant, installation: &str, at: Timestam
         created,
         updated: at,
     };
+    let mut progress = progress(&row, grant, at);
+    let hand = known.and_then(|known| known.hand.as_ref());
+    if let Some(sighting) = &mut progress.sighting
+        && Ruling::on_record(hand) != Ruling::of(grant.spec.hand.as_ref())
+    {
+        // Nothing is agreed upon by being seen: somebody has written an override that is to be taken in yet.
+        sighting.agreed = known.and_then(|known| known.agreed.clone());
+    }
     Some(Declaration {
-        progress: progress(&row, grant, at),
+        progress,
         purchase: declared.purchase,
         object,
         livemode: row.livemode,

@@ -136,10 +136,9 @@ impl Watch {
             }
             Some(row) if row.object.as_ref().is_some_and(|object| object.name != grant.name_any()) => {}
             row => {
-                let Some(declaration) = resource::declaration(grant, &cluster.installation, cluster.now())
-                else {
-                    return Ok(());
-                };
+                let declaration =
+                    resource::declaration(grant, row.as_ref(), &cluster.installation, cluster.now());
+                let Some(declaration) = declaration else { return Ok(()) };
                 let told = row.as_ref().is_some_and(|row| {
                     resource::is_told(row, &declaration.progress)
                         && row.licenses.len() == declaration.licenses.len()
