@@ -134,7 +134,9 @@ pub struct Declared {
     pub slots: Slots,
     /// Its key was imported, and no paid unit of its app has been found for it so far: it stays all the same.
     pub imported: bool,
-    /// A rule has taken it back.
+    /// Whether its expiry was a term of sale, or followed the subscription.
+    pub expiry: Expiry,
+    /// Its unit was taken out of the purchase.
     pub withdrawn: bool,
 }
 
@@ -176,6 +178,8 @@ pub struct Desired {
     pub cause: Cause,
     /// Its key was imported, and no paid unit of its app has been found for it so far.
     pub imported: bool,
+    /// Its unit was taken out of the purchase: it is bought no more.
+    pub withdrawn: bool,
     /// The key of the license that it is to be, whoever made that and whatever its label: it is found, or nothing is.
     pub adopt: Option<Fingerprint>,
 }

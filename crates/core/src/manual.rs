@@ -101,6 +101,7 @@ pub fn granted(purchase: &PurchaseId, made_at: Timestamp, promised: &[Promised],
             reason: Reason::Issued,
             cause: Cause::Rule,
             imported: false,
+            withdrawn: false,
             adopt: None,
         })
     };

@@ -11,6 +11,7 @@ pub use self::rules::{
     FailureAction, Follow, LONGEST_GRACE, OnCancel, OnDispute, OnPaymentFailure, OnPlanChange, OnRefund,
     RefundAction, Rules,
 };
+use crate::grant::Expiry;
 use crate::license::{AppId, Slots};
 use crate::purchase::Price;
 use crate::reason::Reason;
@@ -85,6 +86,11 @@ pub enum Duration {
 impl Duration {
     /// The most days that are taken for meant: a hundred years.
     pub const MOST_DAYS: u32 = 36_500;
+
+    /// Whether the expiry of such a license is a term of sale, or follows its subscription.
+    pub fn expiry(self) -> Expiry {
+        if self == Self::Subscription { Expiry::Followed } else { Expiry::Sold }
+    }
 
     /// When a license that was paid at `paid_at` ends; none for a subscription too, whose end nobody knows yet.
     pub fn end(self, paid_at: Timestamp) -> Option<Timestamp> {

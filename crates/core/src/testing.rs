@@ -237,6 +237,7 @@ impl GrantBuilder {
             reason: if self.state == DesiredState::Active { Reason::Issued } else { Reason::Refunded },
             cause: Cause::Rule,
             imported: false,
+            withdrawn: false,
             adopt: None,
         };
         Some(Grant {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 
 use grantsmith_core::entitle::Facts;
-use grantsmith_core::grant::{Cause, Declared, DesiredState, Hand, Standing};
+use grantsmith_core::grant::{Cause, Declared, DesiredState, Expiry, Hand, Standing};
 use grantsmith_core::license::Slots;
 use grantsmith_core::purchase::{
     Cancellation, InvoiceFact, InvoiceStatus, LineItem, Payment, PaymentStatus, Price, SessionMode,
@@ -270,6 +270,19 @@ fn a_failed_payment_leaves_a_time_of_grace() {
         "active until 30d (PaymentFailed)",
     );
     row(
+        "the newest invoice, though another plan is paid for longer",
+        |case| {
+            failed(warn, 22)(case);
+            let year = Some(time(START + 300 * DAY));
+            case.invoices.push(InvoiceFact {
+                id: "in_0".to_owned(),
+                pays_through: year,
+                ..invoice(InvoiceStatus::Paid)
+            });
+        },
+        "suspended (PaymentFailed)",
+    );
+    row(
         "an old invoice that stayed open, while Stripe says all is well",
         |case| case.invoices.push(InvoiceFact { id: "in_0".to_owned(), ..failing(START - 40 * DAY) }),
         "active until 30d (Issued)",
@@ -329,6 +342,7 @@ fn declared(names: &[(&str, &str)]) -> Vec<Declared> {
         app_id: app(app_id),
         slots: Slots::Limited(1),
         imported: false,
+        expiry: Expiry::Followed,
         withdrawn: false,
     };
     names.iter().map(one).collect()
@@ -372,6 +386,73 @@ fn what_was_given_back_comes_back_once_it_is_paid_for_again() {
     assert_eq!(all_in_words(&case), "main active, 2 revoked");
     case.invoices = vec![invoice(InvoiceStatus::Paid)];
     assert_eq!(all_in_words(&case), "main active, 2 active");
+}
+
+#[test]
+fn a_hand_brings_back_what_ended_though_its_last_invoice_stays_unpaid() {
+    let mut case = Case { declared: declared(&[("main", "app-1"), ("2", "app-1")]), ..Case::default() };
+    case.declared[1].withdrawn = true;
+    case.subscription.items = vec![item("price_1", 1)];
+    case.subscription.status = SubscriptionStatus::Canceled;
+    case.invoices = vec![invoice(InvoiceStatus::Uncollectible)];
+    let reinstated = case.under(&Hand { state: Some(DesiredState::Active), ..Hand::default() });
+    let states = states(&reinstated);
+    assert_eq!(states, [("main".to_owned(), DesiredState::Active), ("2".to_owned(), DesiredState::Revoked)]);
+    let withdrawn: Vec<bool> = reinstated.licenses.iter().map(|license| license.withdrawn).collect();
+    assert_eq!(withdrawn, [false, true]);
+}
+
+#[test]
+fn what_was_sold_once_is_never_taken_for_what_renews() {
+    let line = |price: &str, recurring| {
+        let price = Price { id: price.to_owned(), lookup_key: None, product: None, recurring };
+        LineItem { price: Some(price), quantity: 1, transform: None }
+    };
+    let session = |lines: &[(&str, bool)]| SessionSnapshot {
+        payment_status: PaymentStatus::Paid,
+        line_items: Some(lines.iter().map(|(price, recurring)| line(price, *recurring)).collect()),
+        ..unpaid_session()
+    };
+    let once = |terms: &mut Terms| {
+        let lasting = terms.lines.iter_mut().find(|line| line.price.as_deref() == Some("price_life"));
+        lasting.expect("a line").terms.duration = Duration::Lifetime;
+    };
+    let decide = |case: &Case| {
+        let mut terms = case.terms();
+        once(&mut terms);
+        let purchase = PurchaseId::Subscription(case.subscription.id.clone());
+        let facts = Facts {
+            subscription: Some(&case.subscription),
+            session: case.session.as_ref(),
+            invoices: &case.invoices,
+            declared: &case.declared,
+            ..Facts::of(&purchase)
+        };
+        let grant = entitle(&facts, &Ok(terms), &Hand::default(), time(case.now));
+        states(&grant).into_iter().map(|(name, state)| format!("{name} {state:?}")).collect::<Vec<_>>()
+    };
+    let mut case = Case {
+        declared: declared(&[("main", "app-1"), ("2", "app-1"), ("3", "app-1")]),
+        plans: &[("price_1", "app-1"), ("price_life", "app-1")],
+        session: Some(session(&[("price_1", true), ("price_life", false)])),
+        ..Case::default()
+    };
+    case.declared[2].expiry = Expiry::Sold;
+    assert_eq!(
+        decide(&case),
+        ["main Active", "3 Active", "2 Revoked"],
+        "one of two that renew was given back"
+    );
+    // Beside something that renews and sells no license, it is one key, first and later.
+    case.plans = &[("price_life", "app-1")];
+    case.others = &["price_support"];
+    case.session = Some(session(&[("price_support", true), ("price_life", false)]));
+    case.subscription.items = vec![item("price_support", 1)];
+    case.declared.clear();
+    assert_eq!(decide(&case), ["main Active"]);
+    case.declared = declared(&[("main", "app-1")]);
+    case.declared[0].expiry = Expiry::Sold;
+    assert_eq!(decide(&case), ["main Active"]);
 }
 
 #[test]
@@ -425,9 +506,9 @@ fn more_than_a_hundred_add_none_and_take_none_away() {
     assert_eq!(in_words(&case.decide()), "parked: TooManyUnits");
 }
 
-#[test]
-fn no_key_while_a_bank_still_moves_the_money() {
-    let unpaid = || SessionSnapshot {
+/// A session that was completed, and whose money has not come.
+fn unpaid_session() -> SessionSnapshot {
+    SessionSnapshot {
         id: StripeId::parse("cs_1").expect("id"),
         mode: SessionMode::Subscription,
         status: SessionStatus::Complete,
@@ -440,10 +521,21 @@ fn no_key_while_a_bank_still_moves_the_money() {
         metadata: BTreeMap::new(),
         email: None,
         line_items: None,
-    };
+    }
+}
+
+#[test]
+fn no_key_while_a_bank_still_moves_the_money() {
+    let unpaid = unpaid_session;
     let mut case =
         Case { session: Some(unpaid()), invoices: vec![invoice(InvoiceStatus::Open)], ..Case::default() };
     assert_eq!(in_words(&case.decide()), "waits: PaymentPending");
+    case.invoices = vec![invoice(InvoiceStatus::Void)];
+    assert_eq!(in_words(&case.decide()), "ended: PaymentFailed", "Stripe has given up");
+    case.invoices = vec![invoice(InvoiceStatus::Open)];
+    case.subscription.status = SubscriptionStatus::Canceled;
+    assert_eq!(in_words(&case.decide()), "ended: PaymentFailed", "the debit was refused");
+    case.subscription.status = SubscriptionStatus::Active;
     case.invoices = vec![invoice(InvoiceStatus::Paid)];
     assert_eq!(in_words(&case.decide()), "active until 30d (Issued)");
     case.invoices = vec![invoice(InvoiceStatus::Open)];

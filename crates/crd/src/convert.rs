@@ -118,6 +118,7 @@ impl DeclaredLicense {
             reason,
             cause: Cause::Rule,
             imported: false,
+            withdrawn: false,
             adopt: self.adopt.clone().map(Fingerprint::from_hex),
         })
     }

@@ -250,6 +250,8 @@ CREATE TABLE declared (
     standing TEXT NOT NULL,
     -- 1 while its key is an imported one that no paid unit of its app was found for.
     imported INTEGER NOT NULL DEFAULT 0,
+    -- 1 once its unit was taken out of the purchase.
+    withdrawn INTEGER NOT NULL DEFAULT 0,
     -- The fingerprint of an imported key that an operator is to find; NULL is any license.
     adopt TEXT,
     PRIMARY KEY (grant_id, name)

@@ -329,7 +329,8 @@ fn known_past_due(
     at: Timestamp,
 ) {
     let Some(latest) = &subscription.latest_invoice else { return };
-    let known = InvoiceFact::failing(&merged(&record.invoices, invoices)).next().is_some();
+    let known =
+        InvoiceFact::failing(&merged(&record.invoices, invoices), Some(latest.as_str())).next().is_some();
     if subscription.status == SubscriptionStatus::PastDue && !known {
         let (status, failed_since) = (InvoiceStatus::Open, Some(at));
         invoices.push(InvoiceFact { id: latest.to_string(), status, failed_since, pays_through: None });

@@ -84,6 +84,7 @@ impl Bench {
             reason: Reason::Issued,
             cause: Cause::Rule,
             imported: false,
+            withdrawn: false,
             adopt: None,
         };
         let kept = Kept {

@@ -84,6 +84,7 @@ pub(crate) fn desired(ordinal: u32) -> Desired {
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: false,
+        withdrawn: false,
         adopt: None,
     }
 }

@@ -77,6 +77,7 @@ pub(super) fn desired<L>(name: crate::grant::LicenseName, sold: &Sold<'_, L>, pa
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: false,
+        withdrawn: false,
         adopt: None,
     }
 }
@@ -94,6 +95,7 @@ pub(super) fn imported(declared: &Declared) -> Desired {
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: true,
+        withdrawn: false,
         adopt: None,
     }
 }

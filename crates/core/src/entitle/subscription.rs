@@ -4,11 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::grant::{Cause, Declared, Desired, DesiredState, Dunning, Expiry, Grant, LicenseName, Standing};
 use crate::purchase::{
-    Cancellation, InvoiceFact, InvoiceStatus, PaymentStatus, Price, SessionSnapshot, SubscriptionItem,
-    SubscriptionSnapshot, SubscriptionStatus,
+    Cancellation, InvoiceFact, InvoiceStatus, PaymentStatus, Price, SessionSnapshot, StripeId,
+    SubscriptionItem, SubscriptionSnapshot, SubscriptionStatus,
 };
 use crate::reason::Reason;
-use crate::terms::{Duration, FailureAction, Follow, LicenseTerms, OnCancel, Problem, Terms};
+use crate::terms::{FailureAction, Follow, LicenseTerms, OnCancel, Problem, Terms};
 
 use super::units::{self, Sold};
 use super::{Facts, session, standing_of};
@@ -48,6 +48,9 @@ pub(super) fn decide(
     }
     // Stripe says that it is active while a bank still moves the money.
     if facts.declared.is_empty() && awaits_money(facts) {
+        if over(subscription, facts.invoices) {
+            grant.standing = Standing::Ended(Reason::PaymentFailed);
+        }
         return Vec::new();
     }
     // A subscription that was made long ago and is seen for the first time is looked for before it is created.
@@ -113,6 +116,20 @@ fn awaits_money(facts: &Facts<'_>) -> bool {
     facts.session.is_some_and(unpaid) && InvoiceFact::paid_through(facts.invoices).is_none()
 }
 
+/// Whether money that has not come comes no more.
+fn over(subscription: &SubscriptionSnapshot, invoices: &[InvoiceFact]) -> bool {
+    let ended = matches!(subscription.status, SubscriptionStatus::Canceled | SubscriptionStatus::Unpaid);
+    let given_up =
+        |invoice: &InvoiceFact| matches!(invoice.status, InvoiceStatus::Void | InvoiceStatus::Uncollectible);
+    ended || newest(subscription, invoices).is_some_and(given_up)
+}
+
+/// The newest invoice, if anything is known of it.
+fn newest<'a>(subscription: &SubscriptionSnapshot, invoices: &'a [InvoiceFact]) -> Option<&'a InvoiceFact> {
+    let newest = subscription.latest_invoice.as_ref()?;
+    invoices.iter().find(|invoice| invoice.id == newest.as_str())
+}
+
 /// What is known of a line besides its price and quantity.
 #[derive(Debug, Clone, Copy)]
 enum Line {
@@ -167,6 +184,8 @@ impl Renamed {
         let line = Line::Recurring(self.period_end);
         let sold = |terms, units: u64| Some(Sold { terms, units: units.max(1), line });
         match declared.split_first() {
+            // All that is there sells no license.
+            None if self.items == 0 && self.units == 0 => None,
             None => sold(&terms.lines.first()?.terms, if self.items == 0 { 1 } else { self.units }),
             Some((first, others)) if self.items == 1 => {
                 let alike = others.iter().all(|other| other.app_id == first.app_id);
@@ -197,10 +216,11 @@ fn withdrawn(left: &Declared, paid_at: Timestamp) -> Desired {
         slots: left.slots,
         state: DesiredState::Revoked,
         expires_at: Some(paid_at),
-        expiry: Expiry::Sold,
+        expiry: left.expiry,
         reason: Reason::Canceled,
         cause: Cause::Rule,
         imported: false,
+        withdrawn: true,
         adopt: None,
     }
 }
@@ -213,8 +233,7 @@ struct View<'a> {
 
 impl View<'_> {
     fn latest_invoice(&self) -> Option<&InvoiceFact> {
-        let latest = self.subscription.latest_invoice.as_ref()?;
-        self.invoices.iter().find(|invoice| invoice.id == latest.as_str())
+        newest(self.subscription, self.invoices)
     }
 
     /// The end of the current period: newer renderings tell it with the items.
@@ -238,7 +257,8 @@ impl View<'_> {
             }
             _ => false,
         };
-        let failing = InvoiceFact::failing(self.invoices).filter(counts);
+        let newest = self.subscription.latest_invoice.as_ref().map(StripeId::as_str);
+        let failing = InvoiceFact::failing(self.invoices, newest).filter(counts);
         failing.map(|(invoice, since)| (invoice.id.as_str(), since)).min_by_key(|(id, since)| (*since, *id))
     }
 
@@ -267,7 +287,7 @@ impl View<'_> {
         paid_at: Timestamp,
     ) -> Desired {
         let (state, reason) = self.state(terms);
-        let follows = terms.duration == Duration::Subscription;
+        let follows = terms.duration.expiry() == Expiry::Followed;
         Desired {
             name,
             generation: 1,
@@ -275,10 +295,11 @@ impl View<'_> {
             slots: terms.slots,
             state,
             expires_at: if follows { self.end(terms, period_end) } else { terms.duration.end(paid_at) },
-            expiry: if follows { Expiry::Followed } else { Expiry::Sold },
+            expiry: terms.duration.expiry(),
             reason,
             cause: Cause::Rule,
             imported: false,
+            withdrawn: false,
             adopt: None,
         }
     }
@@ -311,7 +332,8 @@ impl View<'_> {
             (SubscriptionStatus::Trialing, _) => self.subscription.trial_end.or(period_end),
             // Stripe moves the period on before it is paid for.
             (SubscriptionStatus::Canceled, Follow::Period) if self.owes_its_period() => {
-                InvoiceFact::paid_through(self.invoices).or(self.subscription.period_start)
+                let paid = InvoiceFact::paid_through(self.invoices).or(self.subscription.period_start);
+                paid.into_iter().chain(period_end).min()
             }
             (_, Follow::Period) => period_end,
             (_, Follow::PaidThrough) => self.paid_through(period_end),

@@ -61,8 +61,8 @@ impl<L> Unit<'_, L> {
     }
 }
 
-/// Gives each unit its name. Of `declared`, units of the same app keep theirs, oldest first; an imported license of another
-/// app stands for a unit that has none. If lines `may_grow` no more than they did, no unit is added or brought back.
+/// Gives each unit its name. Of `declared`, units of the same app keep theirs, oldest first, and none takes the license of one that
+/// was sold once for one that renews; an imported license of another app stands for a unit that has none. If lines `may_grow` no more than they did, no unit is added or brought back.
 pub(super) fn named<'a, L: Clone>(
     sold: &[Sold<'a, L>],
     declared: &'a [Declared],
@@ -83,13 +83,19 @@ pub(super) fn named<'a, L: Clone>(
     // Nobody knows how large a quantity is: beyond these none is added.
     let most = MOST_UNITS.saturating_add(declared.len() as u64);
     let each = sold.iter().flat_map(|line| (0..line.units.min(most)).map(move |_| line));
-    let known: Vec<_> = each
+    let own = |line: &Sold<'a, L>, declared: &Declared| {
+        declared.app_id == line.terms.app_id && (may_grow || !declared.withdrawn)
+    };
+    let alike: Vec<_> = each
         .map(|line| {
-            let own = |declared: &Declared| {
-                declared.app_id == line.terms.app_id && (may_grow || !declared.withdrawn)
-            };
-            (line, take(&mut left, own))
+            let alike =
+                |declared: &Declared| own(line, declared) && declared.expiry == line.terms.duration.expiry();
+            (line, take(&mut left, alike))
         })
+        .collect();
+    let known: Vec<_> = alike
+        .into_iter()
+        .map(|(line, known)| (line, known.or_else(|| take(&mut left, |declared| own(line, declared)))))
         .collect();
     let mut units = Vec::new();
     for (sold, known) in known {

@@ -191,10 +191,16 @@ impl InvoiceFact {
     }
 
     /// Those of `all` whose payment fails, and since when. One that was left open, and whose time has been paid for since by another,
-    /// fails no longer.
-    pub fn failing(all: &[Self]) -> impl Iterator<Item = (&Self, Timestamp)> {
+    /// fails no longer, unless it is the `newest`.
+    pub fn failing<'a>(
+        all: &'a [Self],
+        newest: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Self, Timestamp)> {
         let paid = Self::paid_through(all);
-        let owed = move |fact: &&Self| fact.pays_through.is_none_or(|end| paid.is_none_or(|paid| end > paid));
+        let owed = move |fact: &&Self| {
+            Some(fact.id.as_str()) == newest
+                || fact.pays_through.is_none_or(|end| paid.is_none_or(|paid| end > paid))
+        };
         all.iter().filter(owed).filter_map(|fact| Some((fact, fact.failing_since()?)))
     }
 

@@ -331,7 +331,10 @@ pub(super) fn overruling(row: &GrantRow, found: &LicenseGrant) -> Value {
 /// Where a grant stands, by its object.
 pub(super) fn progress(row: &GrantRow, grant: &LicenseGrant, at: Timestamp) -> Progress {
     let seen = seen(grant);
-    let (state, reason, detail) = standing(grant);
+    let (state, reason, detail) = match (standing(grant), unsaid(row)) {
+        ((GrantState::Ready, ..), Some(reason)) => (GrantState::Parked, reason, None),
+        (standing, _) => standing,
+    };
     let licenses = paired(&row.licenses, &seen);
     let stands = licenses.iter().map(|license| (license.desired.name.clone(), told(license, state, reason)));
     let mailed = grant.spec.delivery == Delivery::Mail;
@@ -347,6 +350,11 @@ pub(super) fn progress(row: &GrantRow, grant: &LicenseGrant, at: Timestamp) -> P
         sighting: Some(Sighting { licenses: seen, agreed: agreed(grant) }),
         at,
     }
+}
+
+/// What waits for a person and has no word in an object: it is as declared there.
+fn unsaid(row: &GrantRow) -> Option<Reason> {
+    row.licenses.iter().map(|license| license.desired.reason).find(|reason| weight(*reason) == 3)
 }
 
 /// A grant of people, as it is in the cluster; `known` is what the record has of it so far.

@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
-use grantsmith_core::grant::{Cause, Declared};
+use grantsmith_core::grant::Declared;
 use grantsmith_core::license::Fingerprint;
 use grantsmith_core::port::Kept;
-use grantsmith_core::{Desired, DesiredState, GrantId, LicenseName};
+use grantsmith_core::{Desired, GrantId, LicenseName};
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::attempts;
@@ -40,7 +40,7 @@ pub(super) fn licenses(connection: &Connection, id: &GrantId) -> Result<Vec<Gran
 
 /// The names that were given so far, in the order of their units.
 pub(super) fn names(connection: &Connection, id: &GrantId) -> Result<Vec<Declared>, Failure> {
-    let sql = "SELECT name, app_id, slots, imported, state, cause FROM declared WHERE grant_id = ?1
+    let sql = "SELECT name, app_id, slots, imported, expiry, withdrawn FROM declared WHERE grant_id = ?1
          ORDER BY ordinal, name";
     rows::all(connection, sql, [id.as_str()], |row| {
         Ok(Declared {
@@ -48,7 +48,8 @@ pub(super) fn names(connection: &Connection, id: &GrantId) -> Result<Vec<Declare
             app_id: row.app_id("app_id")?,
             slots: row.slots("slots")?,
             imported: row.value("imported")?,
-            withdrawn: (row.word("state")?, row.word("cause")?) == (DesiredState::Revoked, Cause::Rule),
+            expiry: row.word("expiry")?,
+            withdrawn: row.value("withdrawn")?,
         })
     })
 }
@@ -65,6 +66,7 @@ fn desired(row: &Row<'_>) -> Result<Desired, Failure> {
         reason: row.word("reason")?,
         cause: row.word("cause")?,
         imported: row.value("imported")?,
+        withdrawn: row.value("withdrawn")?,
         adopt: row.value::<Option<String>>("adopt")?.map(Fingerprint::from_hex),
     })
 }
@@ -117,10 +119,10 @@ pub(super) fn declare_one(
 ) -> Result<bool, Failure> {
     let changed = rows::run(connection, "INSERT INTO declared (
              grant_id, name, ordinal, generation, app_id, slots, state, expires_at, expiry, reason, cause, standing,
-             imported
+             imported, withdrawn
          ) VALUES (
              :grant, :name, :ordinal, :generation, :app, :slots, :state, :expires_at, :expiry, :reason, :cause, 'Issuing',
-             :imported
+             :imported, :withdrawn
          ) ON CONFLICT (grant_id, name) DO UPDATE SET
              ordinal = excluded.ordinal,
              generation = excluded.generation,
@@ -131,10 +133,13 @@ pub(super) fn declare_one(
              expiry = excluded.expiry,
              reason = excluded.reason,
              cause = excluded.cause,
-             imported = excluded.imported
-         WHERE (generation, app_id, slots, state, expires_at, expiry, reason, cause, imported) IS NOT (
+             imported = excluded.imported,
+             withdrawn = excluded.withdrawn
+         WHERE (
+             generation, app_id, slots, state, expires_at, expiry, reason, cause, imported, withdrawn
+         ) IS NOT (
              excluded.generation, excluded.app_id, excluded.slots, excluded.state, excluded.expires_at,
-             excluded.expiry, excluded.reason, excluded.cause, excluded.imported
+             excluded.expiry, excluded.reason, excluded.cause, excluded.imported, excluded.withdrawn
          )", named_params! {
         ":grant": id.as_str(),
         ":name": license.name.as_str(),
@@ -148,6 +153,7 @@ pub(super) fn declare_one(
         ":reason": license.reason.word(),
         ":cause": license.cause.word(),
         ":imported": license.imported,
+        ":withdrawn": license.withdrawn,
     })?;
     Ok(changed > 0)
 }

@@ -34,6 +34,7 @@ pub(super) fn take_in(connection: &Connection, ask: &Ask, import: &Import) -> Re
         reason: Reason::Issued,
         cause: Cause::Rule,
         imported: true,
+        withdrawn: false,
         adopt: None,
     };
     declared::declare_one(connection, &ask.grant, place.ordinal, &desired)?;

@@ -102,6 +102,7 @@ fn wishing(asked: Timestamp, outcome: ResetOutcome) -> GrantRow {
         reason: Reason::Issued,
         cause: grantsmith_core::grant::Cause::Rule,
         imported: false,
+        withdrawn: false,
         adopt: None,
     };
     let license = GrantLicense {
