@@ -107,6 +107,7 @@ async fn run(settings: Run) -> anyhow::Result<()> {
         sight: Arc::clone(&controller.sight),
         index: Arc::clone(&controller.index),
         queue: Arc::clone(&controller.queue),
+        lease: Arc::clone(&controller.lease),
         authforge,
     };
     tracing::info!(admin = %listener.local_addr().context("a listener without an address")?, "listening");

@@ -78,7 +78,8 @@ pub struct Controller {
     pub index: Arc<Index>,
     /// Which of them wait.
     pub queue: Arc<Queue>,
-    lease: Arc<Lease>,
+    /// Who may write.
+    pub lease: Arc<Lease>,
     reconciler: Arc<Reconciler>,
     watch: Watch,
     audit: Audit,

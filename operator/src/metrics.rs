@@ -16,6 +16,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::index::Index;
+use crate::lease::Lease;
 use crate::queue::Queue;
 use crate::watch::Sight;
 
@@ -88,6 +89,8 @@ pub struct Admin {
     pub index: Arc<Index>,
     /// Which of them wait.
     pub queue: Arc<Queue>,
+    /// Who may call.
+    pub lease: Arc<Lease>,
     /// AuthForge's client.
     pub authforge: Client,
 }
@@ -112,8 +115,15 @@ static SHOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
 async fn measures(State(admin): State<Admin>) -> Response {
+    // Who may not call cannot tell whether a pause is over.
+    let calls = admin.lease.is_held();
     for (reason, on) in admin.authforge.health().pauses() {
-        gauge!("grantsmith_authforge_paused", "reason" => reason.as_str()).set(if on { 1.0 } else { 0.0 });
+        let paused = on && calls;
+        gauge!("grantsmith_authforge_paused", "reason" => reason.as_str()).set(if paused {
+            1.0
+        } else {
+            0.0
+        });
     }
     gauge!("grantsmith_waiting_grants").set(admin.queue.waiting() as f64);
     {

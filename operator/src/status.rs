@@ -109,8 +109,7 @@ pub fn weight(reason: Reason) -> Weight {
         | Reason::Rejected
         | Reason::ReinstateRefused
         | Reason::SecretNameTaken
-        | Reason::ShortenRefused
-        | Reason::TooManyUnits => Weight::Stalled,
+        | Reason::ShortenRefused => Weight::Stalled,
         Reason::Issuing
         | Reason::OutcomeUnknown
         | Reason::RateLimited

@@ -31,7 +31,7 @@ use crate::store::{
     ObjectKind, Recorded, Store, Taken,
 };
 use crate::stripe::Mode;
-use crate::stripe::client::Client as Stripe;
+use crate::stripe::client::{Client as Stripe, Error as StripeError};
 use crate::stripe::event;
 use crate::window::Window;
 
@@ -300,8 +300,9 @@ impl Fulfillment {
                 self.wake.notify_one();
                 Ok(Page::Pending)
             }
-            Err(error) if error.is_transient() => Ok(Page::Pending),
-            Err(_) => Ok(Page::NotFound),
+            Err(StripeError::Gone { .. }) => Ok(Page::NotFound),
+            // Whatever else keeps Stripe from telling, a key that it refuses included: the buyer may have paid.
+            Err(_) => Ok(Page::Pending),
         }
     }
 

@@ -60,6 +60,10 @@ fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("grantsmith_events_total", "Events by outcome and reason");
     describe_counter!("grantsmith_hook_requests_total", "Requests at the webhook by answer");
+    // There from the first: the rise of a counter that has only just appeared is seen by nobody.
+    for status in ["200", "400", "503"] {
+        metrics::counter!("grantsmith_hook_requests_total", "status" => status).absolute(0);
+    }
     describe_histogram!("grantsmith_hook_seconds", "Time from a request at the webhook to its answer");
     describe_counter!("grantsmith_looks_total", "Looks at Stripe objects by outcome");
     describe_counter!("grantsmith_rounds_total", "Rounds of work on grants by outcome");

@@ -12,6 +12,7 @@ use super::all_get_their_keys;
 async fn events_are_taken_while_stripes_api_is_away() {
     for (shape, fault) in [
         (Shape::Standalone, Fault::status(500)),
+        (Shape::Standalone, Fault::status(401)),
         (Shape::Standalone, Fault::Drop),
         (Shape::Split, Fault::Garbage),
         (Shape::Split, Fault::Flood),
