@@ -105,6 +105,10 @@ impl Case {
     }
 
     fn under(&self, hand: &Hand) -> Grant {
+        self.by(self.terms(), hand)
+    }
+
+    fn by(&self, terms: Terms, hand: &Hand) -> Grant {
         let purchase = PurchaseId::Subscription(self.subscription.id.clone());
         let facts = Facts {
             subscription: Some(&self.subscription),
@@ -113,7 +117,7 @@ impl Case {
             declared: &self.declared,
             ..Facts::of(&purchase)
         };
-        entitle(&facts, &Ok(self.terms()), hand, time(self.now))
+        entitle(&facts, &Ok(terms), hand, time(self.now))
     }
 
     fn terms(&self) -> Terms {
@@ -420,15 +424,7 @@ fn what_was_sold_once_is_never_taken_for_what_renews() {
     let decide = |case: &Case| {
         let mut terms = case.terms();
         once(&mut terms);
-        let purchase = PurchaseId::Subscription(case.subscription.id.clone());
-        let facts = Facts {
-            subscription: Some(&case.subscription),
-            session: case.session.as_ref(),
-            invoices: &case.invoices,
-            declared: &case.declared,
-            ..Facts::of(&purchase)
-        };
-        let grant = entitle(&facts, &Ok(terms), &Hand::default(), time(case.now));
+        let grant = case.by(terms, &Hand::default());
         states(&grant).into_iter().map(|(name, state)| format!("{name} {state:?}")).collect::<Vec<_>>()
     };
     let mut case = Case {
@@ -556,11 +552,9 @@ fn each_license_is_looked_at_again_when_its_own_grace_ends() {
     for (line, days) in terms.lines.iter_mut().zip([3, 14]) {
         line.terms.rules.on_payment_failure.grace = Some(days * 86_400);
     }
-    let purchase = PurchaseId::Subscription(case.subscription.id.clone());
-    let facts =
-        Facts { subscription: Some(&case.subscription), invoices: &case.invoices, ..Facts::of(&purchase) };
     for (day, next) in [(0, Some(3)), (3, Some(14)), (14, None)] {
-        let grant = entitle(&facts, &Ok(terms.clone()), &Hand::default(), time(START + day * DAY));
+        case.now = START + day * DAY;
+        let grant = case.by(terms.clone(), &Hand::default());
         assert_eq!(grant.look_again, next.map(|next| time(START + next * DAY)), "on day {day}");
         let warned = grant.dunning.expect("the buyer is warned").ends_at;
         assert_eq!(warned, time(START + next.unwrap_or(3) * DAY), "on day {day}");
