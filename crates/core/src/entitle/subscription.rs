@@ -113,7 +113,8 @@ pub(super) fn decide(
 /// Whether the Checkout session was completed and its money has not come: some payment methods take days.
 fn awaits_money(facts: &Facts<'_>) -> bool {
     let unpaid = |session: &SessionSnapshot| session.payment_status == PaymentStatus::Unpaid;
-    facts.session.is_some_and(unpaid) && InvoiceFact::paid_through(facts.invoices).is_none()
+    let paid = |invoice: &InvoiceFact| invoice.status == InvoiceStatus::Paid;
+    facts.session.is_some_and(unpaid) && !facts.invoices.iter().any(paid)
 }
 
 /// Whether money that has not come comes no more.
