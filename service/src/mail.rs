@@ -12,9 +12,11 @@ use grantsmith_core::port::Kept;
 use grantsmith_core::purchase::{Email, PurchaseId};
 use jiff::Timestamp;
 use lettre::message::{Mailbox, MultiPart};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::transport::smtp;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::{Address, Message};
 use minijinja::context;
 use percent_encoding::percent_decode_str;
 use rand::RngExt;
@@ -26,9 +28,11 @@ use crate::store::DeliveryKind;
 
 /// How long it may take to be let in by the mail server.
 const GREETED_WITHIN: Duration = Duration::from_secs(30);
-/// How long a whole conversation may take. Some servers look for viruses before they take a letter, and one that is cut off then
-/// comes twice.
+/// How long it may take until a letter is taken. Some servers look for viruses before that, and one that is cut off then comes
+/// twice.
 const SENT_WITHIN: Duration = Duration::from_secs(120);
+/// How long an answer to the farewell is waited for.
+const PARTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Refusals of the login, which say nothing of the letter: all wait until it is mended.
 const LOGIN_REFUSED: [u16; 4] = [530, 534, 535, 538];
@@ -49,7 +53,7 @@ pub enum Error {
     },
     /// TLS.
     #[error("TLS for mail cannot be set up")]
-    Tls(#[source] lettre::transport::smtp::Error),
+    Tls(#[source] smtp::Error),
 }
 
 /// What became of a letter.
@@ -81,7 +85,13 @@ pub struct Letter {
 }
 
 /// The way to a mail server.
-pub type Transport = AsyncSmtpTransport<Tokio1Executor>;
+#[derive(Debug)]
+pub struct Transport {
+    host: String,
+    port: u16,
+    tls: Tls,
+    credentials: Option<Credentials>,
+}
 
 /// A mail server.
 pub struct Server {
@@ -192,11 +202,14 @@ impl Mailer {
             Ok(message) => message,
             Err(outcome) => return outcome,
         };
-        // The transport limits how long it takes to connect, and nothing after that.
         let transport = self.transport.load_full();
-        match tokio::time::timeout(self.sent_within, transport.send(message)).await {
+        match tokio::time::timeout(self.sent_within, transport.send(&message)).await {
             Err(_) => Outcome::Later(SILENT.to_owned()),
-            Ok(Ok(_)) => Outcome::Sent,
+            Ok(Ok(connection)) => {
+                // The letter is the server's by now, whatever becomes of the farewell.
+                tokio::spawn(part(connection));
+                Outcome::Sent
+            }
             Ok(Err(error)) => match error.status() {
                 Some(code) if LOGIN_REFUSED.contains(&u16::from(code)) => Outcome::Later(format!(
                     "the mail server does not let us in ({code}); check the user in --smtp-url and the password"
@@ -220,10 +233,13 @@ impl Mailer {
     /// Connects and logs in, and sends nothing. Fails with what to do.
     pub async fn greet(&self) -> Result<(), String> {
         let transport = self.transport.load_full();
-        match tokio::time::timeout(self.greeted_within, transport.test_connection()).await {
+        match tokio::time::timeout(self.greeted_within, transport.greet()).await {
             Err(_) => Err(SILENT.to_owned()),
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err("the mail server hangs up at once".to_owned()),
+            Ok(Ok(Some(connection))) => {
+                part(connection).await;
+                Ok(())
+            }
+            Ok(Ok(None)) => Err("the mail server hangs up at once".to_owned()),
             Ok(Err(error)) => Err(match error.status() {
                 Some(code) => format!("the mail server refuses with {code}; check user and password"),
                 None => {
@@ -266,6 +282,43 @@ impl Mailer {
     }
 }
 
+impl Transport {
+    /// Connects and logs in. How long it takes to connect is limited, and nothing after that.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, smtp::Error> {
+        let us = ClientId::default();
+        let wrapper = if let Tls::Wrapper(tls) = &self.tls { Some(tls.clone()) } else { None };
+        let server = (self.host.as_str(), self.port);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(server, Some(GREETED_WITHIN), &us, wrapper, None).await?;
+        if let Tls::Required(tls) = &self.tls {
+            connection.starttls(tls.clone(), &us).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Gives the connection on which the server took the letter.
+    async fn send(&self, message: &Message) -> Result<AsyncSmtpConnection, smtp::Error> {
+        let mut connection = self.connect().await?;
+        connection.send(message.envelope(), &message.formatted()).await?;
+        Ok(connection)
+    }
+
+    /// Gives the connection; none if the server says nothing more after the greeting.
+    async fn greet(&self) -> Result<Option<AsyncSmtpConnection>, smtp::Error> {
+        let mut connection = self.connect().await?;
+        Ok(connection.test_connected().await.then_some(connection))
+    }
+}
+
+/// Ends a conversation.
+async fn part(mut connection: AsyncSmtpConnection) {
+    // Whoever does not answer is hung up on.
+    let _ = tokio::time::timeout(PARTED_WITHIN, connection.abort()).await;
+}
+
 impl Server {
     /// The way to it; `password` is that of the user in the URL, and outranks one there.
     pub fn transport(&self, password: Option<&str>) -> Result<Transport, Error> {
@@ -283,14 +336,12 @@ impl Server {
             "smtp+starttls" => (Tls::Required(tls().map_err(Error::Tls)?), 587),
             _ => return Err(Error::Url),
         };
-        let mut builder = Transport::builder_dangerous(host)
-            .tls(tls)
-            .port(self.url.port().unwrap_or(port))
-            .timeout(Some(GREETED_WITHIN));
-        if let Some(credentials) = credentials(&self.url, password) {
-            builder = builder.credentials(credentials);
-        }
-        Ok(builder.build())
+        Ok(Transport {
+            host: host.to_owned(),
+            port: self.url.port().unwrap_or(port),
+            tls,
+            credentials: credentials(&self.url, password),
+        })
     }
 }
 
@@ -303,6 +354,8 @@ fn credentials(url: &Url, password: Option<&str>) -> Option<Credentials> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
     use super::*;
 
     fn mailer(url: &str) -> Mailer {
@@ -330,6 +383,38 @@ mod tests {
             assert_eq!(mailer.greet().await, Err(SILENT.to_owned()));
         };
         tokio::time::timeout(Duration::from_secs(10), given_up).await.expect("in time");
+    }
+
+    /// A server that takes a letter, and says nothing to the farewell.
+    async fn take_one(server: tokio::net::TcpListener) {
+        let (connection, _) = server.accept().await.expect("a caller");
+        let (lines, mut answers) = connection.into_split();
+        let mut lines = BufReader::new(lines).lines();
+        let mut answer = "220 ready";
+        loop {
+            answers.write_all(format!("{answer}\r\n").as_bytes()).await.expect("an answer");
+            let line = lines.next_line().await.expect("a line").expect("a line");
+            answer = match line.split_once([' ', ':']).map_or(line.as_str(), |(verb, _)| verb) {
+                "DATA" => {
+                    answers.write_all(b"354 go on\r\n").await.expect("an answer");
+                    while lines.next_line().await.expect("a line").as_deref() != Some(".") {}
+                    "250 queued"
+                }
+                "QUIT" => return std::future::pending().await,
+                _ => "250 mail.example",
+            };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_letter_that_the_server_took_is_sent_whatever_comes_after() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut mailer = mailer(&format!("smtp://{}", server.local_addr().expect("an address")));
+        mailer.sent_within = Duration::from_secs(5);
+        let taking = tokio::spawn(take_one(server));
+        let to = Email::new("jane@example.com").expect("an address");
+        assert_eq!(mailer.send_link(&Token::random(), &to).await, Outcome::Sent);
+        taking.abort();
     }
 
     #[test]
