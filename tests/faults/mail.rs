@@ -114,6 +114,22 @@ async fn a_refusal_for_good_waits_for_a_person_who_sends_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_mail_goes_to_another_address_once() {
+    let stack = Stack::plan(Shape::Standalone).start().await;
+    stack.mail.as_ref().expect("mail").refuse(550).await;
+    let bought = stack.buy(order()).await;
+    let grant = until_delivery(&stack, &bought.session, "PARKED").await;
+    stack.mail.as_ref().expect("mail").refuse(0).await;
+    let name = grant["name"].as_str().expect("a name");
+    let (code, _, error) = stack.tool(&["grants", "set-email", name, "jane@example.org", "--resend"]).await;
+    assert_eq!(code, 0, "{error}");
+    until_delivery(&stack, &bought.session, "SENT").await;
+    let other = stack.buy(order()).await;
+    let other = until_delivery(&stack, &other.session, "SENT").await;
+    assert_eq!(ids(&stack).await, [message_id(&grant, 2), message_id(&other, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_parks_nothing_and_the_new_password_is_read_while_running() {
     let mail = Mailpit::start_with_login("keys@shop.example", "a&b=p%41ss+").await;
     let url = mail.url().replace("smtp://", "smtp://keys%40shop.example@");

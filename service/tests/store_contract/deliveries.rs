@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use grantsmith_core::Reason;
 use grantsmith_core::grant::Dunning;
+use grantsmith_core::{Email, Reason};
 use grantsmith_service::store::{Attempted, Decision, Delivery, DeliveryKind, DeliveryState, Store};
 use jiff::Timestamp;
 
@@ -84,7 +84,7 @@ pub(crate) async fn a_resend_has_the_next_number<H: Harness>(harness: H) {
         let id = grant_id("cs_1");
         assert_eq!(store.resend(&id, "hand", at(10)).await.expect("asks"), number);
     }
-    assert_eq!(due(&*store, 10).await, [2, 3]);
+    assert_eq!(due(&*store, 10).await, [3], "one letter is enough, whoever asks twice");
     assert_eq!(newest(&*store).await.number, 3);
     let journal = store.journal(&grant_id("cs_1")).await.expect("reads");
     let by_hand = journal.iter().filter(|line| line.cause == "hand").map(|line| line.text.as_str());
@@ -92,7 +92,7 @@ pub(crate) async fn a_resend_has_the_next_number<H: Harness>(harness: H) {
     assert!(store.resend(&grant_id("cs_unknown"), "hand", at(10)).await.is_err());
 }
 
-pub(crate) async fn what_waits_for_a_person_gives_way_to_a_resend<H: Harness>(harness: H) {
+pub(crate) async fn what_was_not_sent_yet_gives_way_to_a_resend<H: Harness>(harness: H) {
     let store = harness.open().await;
     decide(&*store, "cs_1", 1, 1).await;
     issue(&*store, "cs_1", 1).await;
@@ -102,6 +102,10 @@ pub(crate) async fn what_waits_for_a_person_gives_way_to_a_resend<H: Harness>(ha
     assert_eq!(store.resend(&grant_id("cs_1"), "hand", at(7)).await.expect("asks"), 2);
     harness.clock().advance(Duration::from_millis(7));
     assert_eq!(waiting(&*store).await, (1, 0));
+    let put_off = tried(DeliveryState::Due, Some(Reason::MailRefused), Some(at(100)), at(8));
+    store.attempted(&grant_id("cs_1"), 2, put_off).await.expect("writes");
+    assert_eq!(store.resend(&grant_id("cs_1"), "hand", at(9)).await.expect("asks"), 3);
+    assert_eq!(due(&*store, 1_000).await, [3]);
 }
 
 /// A purchase whose buyer has no address, with its key made and its mail begun.
@@ -128,6 +132,29 @@ pub(crate) async fn a_mail_without_an_address_goes_out_once_stripe_tells_one<H: 
     store.attempted(&grant_id("cs_1"), 1, again).await.expect("writes");
     decide(&*store, "cs_1", 1, 30).await;
     assert!(due(&*store, 1_000).await.is_empty(), "the address is no other one");
+}
+
+pub(crate) async fn of_what_waited_for_an_address_the_newest_goes_out<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    without_an_address(&*store).await;
+    let told = async |email: Option<Email>, at_millis| {
+        let ticket = store.ticket().await.expect("ticket");
+        let dunning = Some(failing("in_1"));
+        let told = Decision { email, dunning, ..decision("cs_1", ticket, 2, at_millis) };
+        assert!(store.decide(told).await.expect("decides"));
+    };
+    told(None, 6).await;
+    issue(&*store, "cs_1", 2).await;
+    progress(&*store, ready("cs_1", 2, 7)).await;
+    let now = days(8);
+    assert_eq!(due(&*store, now).await, [1, 2, 5, 3], "a key, a warning, another key, another warning");
+    for number in [1, 2, 5, 3] {
+        let parked = tried(DeliveryState::Parked, Some(Reason::NoAddress), None, at(now));
+        store.attempted(&grant_id("cs_1"), number, parked).await.expect("writes");
+    }
+    told(Email::new("jane@example.com"), now).await;
+    assert_eq!(due(&*store, now).await, [3, 5], "each tells all that the ones before it would");
+    assert_eq!(waiting(&*store).await.1, 0);
 }
 
 pub(crate) async fn a_mail_whose_address_came_while_it_was_tried_goes_out<H: Harness>(harness: H) {

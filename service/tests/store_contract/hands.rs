@@ -8,8 +8,8 @@ use grantsmith_core::port::{Change, KeptState, ResetOutcome};
 use grantsmith_core::purchase::Email;
 use grantsmith_core::{GrantId, Reason, Slots};
 use grantsmith_service::store::{
-    Act, Ask, Decide, DevicesReset, GrantState, Progress, Promise, Redecided, Refusal, Request, Seen, Shown,
-    Sighting, Store, Taken,
+    Act, Ask, Attempted, Decide, DeliveryState, DevicesReset, GrantState, Progress, Promise, Redecided,
+    Refusal, Request, Seen, Shown, Sighting, Store, Taken,
 };
 use jiff::Timestamp;
 
@@ -242,6 +242,23 @@ pub(crate) async fn an_address_set_by_hand_outlasts_stripes<H: Harness>(harness:
     let row = store.grant(&id).await.expect("reads").expect("is there");
     assert_eq!(email(row), Email::new("joe@example.com"));
     assert!(store.find_grants("jane@example.com", 1).await.expect("finds").is_empty());
+}
+
+pub(crate) async fn another_address_gets_one_mail<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    let id = issued(&*store, "KEY-1").await;
+    let refused =
+        |state, due| Attempted { state, reason: Some(Reason::MailRefused), detail: None, due, at: at(6) };
+    let readdress = async |email: &str, millis| {
+        let update = Act::Update { email: Email::new(email), note: None, expires_at: None };
+        assert_eq!(take(&*store, ask(&id, update, millis)).await, Taken::Done);
+        let due = due_at(&*store, at(1_000), 10).await.deliveries;
+        due.into_iter().map(|delivery| delivery.number).collect::<Vec<_>>()
+    };
+    store.attempted(&id, 1, refused(DeliveryState::Due, Some(at(100)))).await.expect("writes");
+    assert_eq!(readdress("joe@example.com", 7).await, [1], "what was put off goes there");
+    store.attempted(&id, 1, refused(DeliveryState::Parked, None)).await.expect("writes");
+    assert_eq!(readdress("jim@example.com", 8).await, [2], "what was refused is sent anew");
 }
 
 pub(crate) async fn a_replacement_is_told_when_the_old_key_is_gone<H: Harness>(harness: H) {

@@ -105,8 +105,9 @@ macro_rules! contract {
             the_first_sending_is_begun_once,
             a_try_says_when_to_come_back,
             a_resend_has_the_next_number,
-            what_waits_for_a_person_gives_way_to_a_resend,
+            what_was_not_sent_yet_gives_way_to_a_resend,
             a_mail_without_an_address_goes_out_once_stripe_tells_one,
+            of_what_waited_for_an_address_the_newest_goes_out,
             a_mail_whose_address_came_while_it_was_tried_goes_out,
             a_warning_is_as_old_as_its_time,
             a_planned_warning_is_not_waiting,
@@ -134,6 +135,7 @@ macro_rules! contract {
             what_a_cluster_tells_of_devices_ends_the_wishes_that_it_takes_in,
             a_hand_is_taken_back,
             an_address_set_by_hand_outlasts_stripes,
+            another_address_gets_one_mail,
             a_replacement_is_told_when_the_old_key_is_gone,
             a_release_serves_one_revocation,
         }

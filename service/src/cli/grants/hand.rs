@@ -178,7 +178,7 @@ pub(super) async fn run(caller: &mut Caller, command: Command) -> anyhow::Result
             let customer = Some(pb::Customer { email: address });
             let wanted = pb::LicenseGrant { name: full(&name), customer, ..Default::default() };
             let grant = update(caller, wanted, "customer.email").await?;
-            if again {
+            if again && !is_on_its_way(&grant) {
                 resend(caller, &name).await?;
             }
             Ok(grant)
@@ -216,6 +216,14 @@ pub(super) async fn run(caller: &mut Caller, command: Command) -> anyhow::Result
             call!(caller.reset_license_devices(message))
         }
     }
+}
+
+/// Whether a change of the address has begun a sending there itself, as it does for one that was refused or had no address.
+fn is_on_its_way(grant: &pb::LicenseGrant) -> bool {
+    let time = |at: prost_types::Timestamp| (at.seconds, at.nanos);
+    let changed = grant.update_time.map(time);
+    let begun = grant.delivery.as_ref().and_then(|delivery| delivery.update_time).map(time);
+    begun.is_some() && begun >= changed
 }
 
 async fn update(

@@ -118,7 +118,7 @@ pub(super) fn count_due(connection: &Connection, now: Timestamp) -> Result<u64, 
     rows::count(connection, sql, [millis(now)])
 }
 
-/// Asks for another sending.
+/// Asks for another sending, in place of those that did not go out yet: every letter brings all live keys.
 pub(super) fn resend(
     connection: &Connection,
     grant: &GrantId,
@@ -130,7 +130,8 @@ pub(super) fn resend(
     }
     rows::run(
         connection,
-        "UPDATE deliveries SET state = 'dropped', updated = ?2 WHERE grant_id = ?1 AND state = 'parked' AND kind != 'payment_failed'",
+        "UPDATE deliveries SET state = 'dropped', due = NULL, updated = ?2
+         WHERE grant_id = ?1 AND state IN ('due', 'parked') AND kind != 'payment_failed'",
         params![grant.as_str(), millis(at)],
     )?;
     let sql = "INSERT INTO deliveries (grant_id, number, kind, state, due, created, updated)
@@ -143,20 +144,35 @@ pub(super) fn resend(
     Ok(number)
 }
 
-/// Has go out, if there is an address now, what waited for one, and warnings: of these no resend makes another.
+/// Has go out, if there is an address now, what waited for one, and warnings: of these no resend makes another. Only the newest
+/// of keys and of warnings does, which tells all that the ones before it would.
 pub(super) fn unpark(
     connection: &Connection,
     grant: &GrantId,
     cause: &str,
     at: Timestamp,
 ) -> Result<(), Failure> {
-    let sql = "UPDATE deliveries SET
+    let waited = "grant_id = ?1 AND state = 'parked' AND (reason = 'NoAddress' OR kind = 'payment_failed')
+             AND (SELECT email FROM grants WHERE id = ?1) IS NOT NULL";
+    let sql = format!(
+        "UPDATE deliveries SET state = 'dropped', updated = ?2
+         WHERE {waited} AND EXISTS (
+             SELECT 1 FROM deliveries newer
+             WHERE newer.grant_id = ?1 AND newer.number > deliveries.number AND newer.state <> 'dropped'
+                 AND (newer.kind = 'payment_failed') = (deliveries.kind = 'payment_failed')
+                 -- A warning whose day has not come tells nobody yet.
+                 AND newer.created <= ?2
+         )"
+    );
+    rows::run(connection, &sql, params![grant.as_str(), millis(at)])?;
+    let sql = format!(
+        "UPDATE deliveries SET
              state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2
-         WHERE grant_id = ?1 AND state = 'parked' AND (reason = 'NoAddress' OR kind = 'payment_failed')
-             AND (SELECT email FROM grants WHERE id = ?1) IS NOT NULL
-         RETURNING number";
+         WHERE {waited}
+         RETURNING number"
+    );
     let sendings: Vec<u32> =
-        rows::all(connection, sql, params![grant.as_str(), millis(at)], |row| row.value("number"))?;
+        rows::all(connection, &sql, params![grant.as_str(), millis(at)], |row| row.value("number"))?;
     sendings.into_iter().try_for_each(|number| {
         grants::note(connection, grant, at, cause, &format!("sending {number} is due"))
     })

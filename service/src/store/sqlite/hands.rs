@@ -14,7 +14,10 @@ use super::failure::Failure;
 use super::purchases::By;
 use super::rows::{self, Columns, Word, millis, number, slots_number};
 use super::{cluster, declared, deliveries, grants, imports, objects, purchases};
-use crate::store::{Act, Ask, Decide, GrantLicense, HandRow, Promise, Refusal, Request, Taken, Ticket};
+use crate::store::{
+    Act, Ask, Decide, Delivery, DeliveryState, GrantLicense, HandRow, Promise, Refusal, Request, Taken,
+    Ticket,
+};
 
 /// How long a request's id is kept.
 const REQUESTS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -278,7 +281,7 @@ fn make(connection: &Connection, ask: &Ask, promise: &Promise) -> Result<Vec<Str
     Ok(vec!["made by hand".to_owned()])
 }
 
-/// Changes the address. A sending that waited for a better one goes out.
+/// Changes the address. A sending that waited for a better one goes out, and one that was put off goes there in its time.
 fn readdress(connection: &Connection, ask: &Ask, email: &Email) -> Result<Vec<String>, Failure> {
     let (id, at) = (ask.grant.as_str(), millis(ask.at));
     rows::run(
@@ -288,8 +291,10 @@ fn readdress(connection: &Connection, ask: &Ask, email: &Email) -> Result<Vec<St
     )?;
     let cause = format!("hand {}", ask.person);
     deliveries::unpark(connection, &ask.grant, &cause, ask.at)?;
-    let newest = deliveries::newest(connection, &ask.grant)?;
-    if newest.is_some_and(|delivery| delivery.reason == Some(Reason::MailRefused)) {
+    let refused = |delivery: Delivery| {
+        (delivery.state, delivery.reason) == (DeliveryState::Parked, Some(Reason::MailRefused))
+    };
+    if deliveries::newest(connection, &ask.grant)?.is_some_and(refused) {
         deliveries::resend(connection, &ask.grant, &cause, ask.at)?;
     }
     Ok(vec!["the buyer's address was changed".to_owned()])

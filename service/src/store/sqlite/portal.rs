@@ -119,12 +119,6 @@ pub(super) fn resend(connection: &Connection, resend: &BuyerResend) -> Result<Li
              WHERE id = ?1 AND email IS NOT ?2",
             params![grant.as_str(), email.expose(), folded(email), millis(*at)],
         )?;
-        rows::run(
-            connection,
-            "UPDATE deliveries SET state = 'dropped', due = NULL, updated = ?2
-             WHERE grant_id = ?1 AND state = 'due' AND kind <> 'payment_failed'",
-            params![grant.as_str(), millis(*at)],
-        )?;
         if readdressed > 0 {
             grants::note(connection, grant, *at, cause, "the buyer's address has changed")?;
         }
