@@ -233,3 +233,15 @@ pub(crate) async fn a_parked_warning_is_tried_again_with_the_keys<H: Harness>(ha
     store.resend(&grant_id("cs_1"), "hand", at(11)).await.expect("asks");
     assert_eq!(due(&*store, 11).await, [1, 4]);
 }
+
+pub(crate) async fn a_parked_warning_tells_the_end_as_it_is_by_then<H: Harness>(harness: H) {
+    let store = harness.open().await;
+    dun(&*store, Some(failing("in_1")), 9).await;
+    let parked = tried(DeliveryState::Parked, Some(Reason::MailRefused), None, at(10));
+    store.attempted(&grant_id("cs_1"), 1, parked).await.expect("writes");
+    dun(&*store, Some(Dunning { ends_at: at(days(30)), ..failing("in_1") }), 11).await;
+    store.resend(&grant_id("cs_1"), "hand", at(12)).await.expect("asks");
+    let due = due_at(&*store, at(12), 10).await.deliveries;
+    let ends: Vec<_> = due.iter().map(|delivery| (delivery.number, delivery.until)).collect();
+    assert_eq!(ends, [(1, Some(at(days(30)))), (4, None)]);
+}

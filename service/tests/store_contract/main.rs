@@ -113,6 +113,7 @@ macro_rules! contract {
             a_planned_warning_is_not_waiting,
             a_parked_warning_goes_with_what_it_warns_of,
             a_parked_warning_is_tried_again_with_the_keys,
+            a_parked_warning_tells_the_end_as_it_is_by_then,
         }
         cluster {
             a_grant_that_people_deleted_is_mailed_no_more,

@@ -91,7 +91,7 @@ pub(super) fn warn(
     )?;
     let Some(dunning) = dunning else { return Ok(()) };
     let sql = "UPDATE deliveries SET until = ?2
-         WHERE grant_id = ?1 AND kind = 'payment_failed' AND state = 'due' AND until IS NOT ?2";
+         WHERE grant_id = ?1 AND kind = 'payment_failed' AND state IN ('due', 'parked') AND until IS NOT ?2";
     rows::run(connection, sql, params![grant.as_str(), millis(dunning.ends_at)])?;
     let after = WARN_AFTER.into_iter().map(|after| dunning.since.checked_add(after));
     let before = dunning.ends_at.checked_sub(WARN_BEFORE_END);
