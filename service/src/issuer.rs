@@ -85,12 +85,11 @@ fn addressed(row: &GrantRow) -> bool {
     row.email.is_some() || row.purchase.stripe_id().is_some()
 }
 
-/// Whether every license that should be live is, and one was made by us: then its buyer is owed a mail. A key that the guide's
-/// own code made was handed over by that code.
+/// Whether there is something to mail, and every license that should be live is.
 fn deliverable(licenses: &[GrantLicense]) -> bool {
-    let wanted = licenses.iter().filter(|license| license.desired.state == DesiredState::Active);
+    let mut wanted =
+        licenses.iter().filter(|license| license.desired.state == DesiredState::Active).peekable();
     let live =
         |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.state == KeptState::Live);
-    let ours = |license: &GrantLicense| license.kept.as_ref().is_some_and(|kept| kept.attempt.is_some());
-    wanted.clone().all(live) && wanted.clone().any(ours)
+    wanted.peek().is_some() && wanted.all(live)
 }

@@ -201,6 +201,30 @@ async fn a_grant_by_kubectl_is_listed_and_mailed_only_if_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_was_deleted_before_its_mail_went_out_is_mailed_once_it_is_applied_again() {
+    let stack = stack().await;
+    let mail = stack.mail.as_ref().expect("mail");
+    mail.refuse(451).await;
+    let mut spec = manual("again");
+    spec["customer"] = json!({"email": "again@example.com"});
+    spec["delivery"] = json!("Mail");
+    realm(&stack).declare("again", &spec).await;
+    until("the mail to be put off", async || {
+        let grant = stack.grant("default/again").await?;
+        (grant["delivery"]["reason"] == "MailRefused").then_some(())
+    })
+    .await;
+    let keys = realm(&stack).keys("again").await;
+    realm(&stack).delete("again").await;
+    stack.until_grant("default/again", "ENDED", "Canceled").await;
+    mail.refuse(0).await;
+    realm(&stack).declare("again", &spec).await;
+    let mails = mail.until_mails(1).await;
+    assert_eq!(mails[0]["To"][0]["Address"], "again@example.com");
+    assert_eq!((keys.len(), realm(&stack).keys("again").await), (1, keys), "no key was made anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_purchase_is_named_by_its_hash_and_nothing_tells_its_buyer() {
     let stack = stack().await;
     let (session, name) = bought(&stack, "very.secret@example.com").await;

@@ -278,7 +278,8 @@ pub struct Progress {
     pub due: Option<Timestamp>,
     /// Failed rounds in a row.
     pub tries: u32,
-    /// Begin a delivery if a license that was made by us is in none yet: all that should be live are.
+    /// Begin a delivery if a license that was made by us is in none yet, or go on with one that was called off: all that should
+    /// be live are.
     pub deliver: bool,
     /// What was seen in the cluster, where licenses are kept there.
     pub sighting: Option<Sighting>,

@@ -117,6 +117,7 @@ macro_rules! contract {
         }
         cluster {
             a_grant_that_people_deleted_is_mailed_no_more,
+            a_grant_that_people_declare_again_is_mailed_what_was_not_sent,
             what_is_taken_back_while_it_is_tried_stays_so,
             a_forgotten_address_does_not_come_back_from_the_cluster,
         }

@@ -42,7 +42,8 @@ pub(super) fn due(connection: &Connection, now: Timestamp, limit: u32) -> Result
     rows::all(connection, &sql, params![millis(now), limit], delivery)
 }
 
-/// Begins a sending, if a live license that was made by us is in none yet.
+/// Begins a sending, if a live license that was made by us is in none yet: a key that the guide's own code made was handed over by
+/// that code. Else the one goes on that was called off.
 pub(super) fn begin(connection: &Connection, grant: &GrantId, at: Timestamp) -> Result<(), Failure> {
     let begun = rows::run(
         connection,
@@ -54,11 +55,20 @@ pub(super) fn begin(connection: &Connection, grant: &GrantId, at: Timestamp) -> 
              )",
         params![grant.as_str(), millis(at)],
     )?;
-    if begun == 0 {
-        return Ok(());
-    }
-    let number = bring(connection, grant)?;
+    let number = if begun == 0 { call_on(connection, grant, at)? } else { Some(bring(connection, grant)?) };
+    let Some(number) = number else { return Ok(()) };
     grants::note(connection, grant, at, "work", &format!("sending {number} is due"))
+}
+
+/// Has go out what was called off, if nothing was sent since. Gives its number.
+fn call_on(connection: &Connection, grant: &GrantId, at: Timestamp) -> Result<Option<u32>, Failure> {
+    let sql = "UPDATE deliveries SET
+             state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2
+         WHERE grant_id = ?1 AND state = 'dropped' AND reason = ?3
+             AND number = (SELECT max(number) FROM deliveries WHERE grant_id = ?1 AND kind != 'payment_failed')
+             AND NOT (SELECT forgotten FROM grants WHERE id = ?1)
+         RETURNING number";
+    rows::one(connection, sql, params![grant.as_str(), millis(at), Reason::Canceled.word()])
 }
 
 /// Writes down which sending brings the live licenses: the newest. Gives its number.
@@ -178,17 +188,12 @@ pub(super) fn unpark(
     })
 }
 
-/// Takes back all that was not sent. Should the grant come back, its keys are mailed then.
+/// Takes back all that was not sent. Should the grant come back, its keys are mailed then: the reason tells of it, as a key that is
+/// found again does not tell that it was made by us.
 pub(super) fn call_off(connection: &Connection, grant: &GrantId, at: Timestamp) -> Result<(), Failure> {
-    let waits = "grant_id = ?1 AND state IN ('due', 'parked')";
-    let sql = format!(
-        "UPDATE licenses SET sending = NULL
-         WHERE grant_id = ?1 AND sending IN (SELECT number FROM deliveries WHERE {waits})"
-    );
-    rows::run(connection, &sql, [grant.as_str()])?;
-    let sql = format!("UPDATE deliveries SET state = 'dropped', due = NULL, updated = ?2 WHERE {waits}");
-    rows::run(connection, &sql, params![grant.as_str(), millis(at)])?;
-    Ok(())
+    let sql = "UPDATE deliveries SET state = 'dropped', reason = ?3, detail = NULL, due = NULL, updated = ?2
+         WHERE grant_id = ?1 AND state IN ('due', 'parked')";
+    rows::run(connection, sql, params![grant.as_str(), millis(at), Reason::Canceled.word()]).map(|_| ())
 }
 
 /// Writes what became of a try to send.
