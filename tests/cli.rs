@@ -296,6 +296,18 @@ async fn a_password_of_the_mail_server_may_stand_in_the_variable_and_not_in_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_the_mail_server_is_read_where_its_url_has_a_user() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("smtp-password");
+    std::fs::write(&file, "\n").expect("a file");
+    let file = file.to_str().expect("a path");
+    for (url, blank) in [("smtp://127.0.0.1:1", false), ("smtp://user@127.0.0.1:1", true)] {
+        let (_, _, said) = settings(&["--smtp-url", url, "--smtp-password-file", file], &[]).await;
+        assert_eq!(said.contains("the password is blank"), blank, "{url}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_variable_of_a_secret_is_none() {
     let (_, line, said) = settings(&[], &[("GRANTSMITH_STRIPE_API_KEY", "")]).await;
     assert_eq!(line["verdict"], "ok", "{said}");

@@ -405,7 +405,7 @@ pub struct Back {
         help_heading = "Mail"
     )]
     pub smtp_url: Option<MailServer>,
-    /// The mail server's password (or GRANTSMITH_SMTP_PASSWORD)
+    /// The password of the user in --smtp-url (or GRANTSMITH_SMTP_PASSWORD)
     #[arg(long, env = "GRANTSMITH_SMTP_PASSWORD_FILE", value_name = "FILE", help_heading = "Mail")]
     pub smtp_password_file: Option<PathBuf>,
     /// The sender of mails, such as `Shop <keys@shop.example>`

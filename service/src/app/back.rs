@@ -378,7 +378,8 @@ pub(super) fn mailer(
         env: "GRANTSMITH_SMTP_PASSWORD",
         file: settings.smtp_password_file.clone(),
     };
-    let transport = if place.is_given() {
+    // A relay that knows us by our address has no password, and a service file may name an empty one all the same.
+    let transport = if !server.url.username().is_empty() && place.is_given() {
         let log_in = move |text: &str| match line(text) {
             "" => Err("the password is blank".to_owned()),
             password => server.transport(Some(password)).map_err(|error| error.to_string()),
