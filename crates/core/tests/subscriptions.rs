@@ -449,6 +449,9 @@ fn what_was_sold_once_is_never_taken_for_what_renews() {
     case.declared = declared(&[("main", "app-1")]);
     case.declared[0].expiry = Expiry::Sold;
     assert_eq!(decide(&case), ["main Active"]);
+    case.subscription.items = vec![item("price_support_by_the_year", 1)];
+    case.subscription.status = SubscriptionStatus::Unpaid;
+    assert_eq!(decide(&case), ["main Active"], "it does not depend on what is paid for support");
 }
 
 #[test]

@@ -4,14 +4,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::grant::{Cause, Declared, Desired, DesiredState, Dunning, Expiry, Grant, LicenseName, Standing};
 use crate::purchase::{
-    Cancellation, InvoiceFact, InvoiceStatus, PaymentStatus, Price, SessionSnapshot, StripeId,
+    Cancellation, InvoiceFact, InvoiceStatus, LineItem, PaymentStatus, SessionSnapshot, StripeId,
     SubscriptionItem, SubscriptionSnapshot, SubscriptionStatus,
 };
 use crate::reason::Reason;
-use crate::terms::{FailureAction, Follow, LicenseTerms, OnCancel, Problem, Terms};
+use crate::terms::{FailureAction, Follow, LicenseTerms, LineTerms, OnCancel, Problem, Terms};
 
 use super::units::{self, Sold};
-use super::{Facts, session, standing_of};
+use super::{Facts, MOST_UNITS, session, standing_of};
 
 /// Decides all but the units that were taken out of the subscription, which it gives.
 pub(super) fn decide(
@@ -57,15 +57,17 @@ pub(super) fn decide(
     let paid_at = facts.paid_at.unwrap_or(subscription.created);
     grant.paid_at = Some(paid_at);
     let view = View { subscription, invoices: facts.invoices, now };
+    let once = once(facts, terms);
+    let renewing = renewing(facts, terms);
     let mut renamed = Renamed::of(subscription, terms);
     let mut sold = recurring(subscription, terms);
     if sold.is_empty()
-        && let Some(successor) = renamed.successor(facts.declared, terms)
+        && let Some(successor) = renamed.successor(facts.declared, &once, &renewing)
     {
         sold.push(successor);
         renamed.units = 0;
     }
-    sold.extend(once(facts, terms));
+    sold.extend(once);
     let named = match units::named(&sold, facts.declared, view.may_grow()) {
         Ok(named) => named,
         Err(standing) => {
@@ -80,7 +82,10 @@ pub(super) fn decide(
     let extra = named.extra.into_iter().map(|declared| (declared, view.period_end()));
     let known: Vec<_> = gone_on
         .chain(extra)
-        .filter_map(|(declared, period_end)| Some((declared, terms.of_app(&declared.app_id)?, period_end)))
+        .filter_map(|(declared, period_end)| {
+            let terms = renewing.of_app(&declared.app_id).or_else(|| terms.of_app(&declared.app_id))?;
+            Some((declared, terms, period_end))
+        })
         .collect();
     let all =
         || named.units.iter().map(|unit| unit.sold.terms).chain(known.iter().map(|(_, terms, _)| *terms));
@@ -146,14 +151,27 @@ fn recurring<'a>(subscription: &'a SubscriptionSnapshot, terms: &'a Terms) -> Ve
     units::sold(subscription.items.iter().map(|item| (&item.line, line(item))), terms)
 }
 
-/// What the subscription's Checkout session sold once besides.
-fn once<'a>(facts: &Facts<'a>, terms: &'a Terms) -> Vec<Sold<'a, Line>> {
+/// The lines of the subscription's Checkout session that were sold once, besides.
+fn once_lines<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a LineItem> {
     let lines = facts.session.and_then(|session| session.line_items.as_deref()).unwrap_or_default();
-    let once = |price: &Price| {
-        !price.recurring && terms.lines.iter().any(|line| line.price.as_deref() == Some(price.id.as_str()))
-    };
-    let once = lines.iter().filter(|line| line.price.as_ref().is_some_and(once));
-    units::sold(once.map(|line| (line, Line::Once)), terms)
+    lines.iter().filter(|line| line.price.as_ref().is_some_and(|price| !price.recurring))
+}
+
+/// Whether the terms are of the price of a line.
+fn is_of(terms: &LineTerms, line: &LineItem) -> bool {
+    line.price.as_ref().is_some_and(|price| terms.price.as_deref() == Some(price.id.as_str()))
+}
+
+/// What was sold once.
+fn once<'a>(facts: &Facts<'a>, terms: &'a Terms) -> Vec<Sold<'a, Line>> {
+    let named = |line: &&LineItem| terms.lines.iter().any(|terms| is_of(terms, line));
+    units::sold(once_lines(facts).filter(named).map(|line| (line, Line::Once)), terms)
+}
+
+/// The terms of what renews.
+fn renewing(facts: &Facts<'_>, terms: &Terms) -> Terms {
+    let renews = |terms: &&LineTerms| !once_lines(facts).any(|line| is_of(terms, line));
+    Terms { lines: terms.lines.iter().filter(renews).cloned().collect(), others: terms.others.clone() }
 }
 
 /// Items whose price was not there when the terms were fixed: each may have taken the place of one that was, and whoever goes on
@@ -181,12 +199,27 @@ impl Renamed {
     }
 
     /// What is sold where nothing else is: as much of the one license as the one item says, be it more than before.
-    fn successor<'a>(&self, declared: &[Declared], terms: &'a Terms) -> Option<Sold<'a, Line>> {
+    fn successor<'a>(
+        &self,
+        declared: &[Declared],
+        once: &[Sold<'_, Line>],
+        terms: &'a Terms,
+    ) -> Option<Sold<'a, Line>> {
         let line = Line::Recurring(self.period_end);
         let sold = |terms, units: u64| Some(Sold { terms, units: units.max(1), line });
+        let first_time = declared.is_empty();
+        let mut declared: Vec<&Declared> = declared.iter().collect();
+        for unit in once.iter().flat_map(|sold| (0..sold.units.min(MOST_UNITS)).map(|_| sold.terms)) {
+            let own = |declared: &&Declared| {
+                (declared.expiry, &declared.app_id) == (unit.duration.expiry(), &unit.app_id)
+            };
+            if let Some(place) = declared.iter().position(own) {
+                declared.remove(place);
+            }
+        }
         match declared.split_first() {
-            // All that is there sells no license.
-            None if self.items == 0 && self.units == 0 => None,
+            // All that is there sells no license, or none that renews.
+            None if !first_time || (self.items == 0 && self.units == 0) => None,
             None => sold(&terms.lines.first()?.terms, if self.items == 0 { 1 } else { self.units }),
             Some((first, others)) if self.items == 1 => {
                 let alike = others.iter().all(|other| other.app_id == first.app_id);

@@ -88,8 +88,10 @@ pub(super) fn named<'a, L: Clone>(
     };
     let alike: Vec<_> = each
         .map(|line| {
+            let kind = line.terms.duration.expiry();
+            // An import does not tell what it was sold as.
             let alike =
-                |declared: &Declared| own(line, declared) && declared.expiry == line.terms.duration.expiry();
+                |declared: &Declared| own(line, declared) && declared.expiry == kind && !declared.imported;
             (line, take(&mut left, alike))
         })
         .collect();

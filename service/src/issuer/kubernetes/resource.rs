@@ -331,9 +331,11 @@ pub(super) fn overruling(row: &GrantRow, found: &LicenseGrant) -> Value {
 /// Where a grant stands, by its object.
 pub(super) fn progress(row: &GrantRow, grant: &LicenseGrant, at: Timestamp) -> Progress {
     let seen = seen(grant);
-    let (state, reason, detail) = match (standing(grant), unsaid(row)) {
-        ((GrantState::Ready, ..), Some(reason)) => (GrantState::Parked, reason, None),
-        (standing, _) => standing,
+    let said = standing(grant);
+    let ready = said.0 == GrantState::Ready;
+    let (state, reason, detail) = match unsaid(row) {
+        Some(reason) if ready => (GrantState::Parked, reason, None),
+        _ => said,
     };
     let licenses = paired(&row.licenses, &seen);
     let stands = licenses.iter().map(|license| (license.desired.name.clone(), told(license, state, reason)));
@@ -346,7 +348,7 @@ pub(super) fn progress(row: &GrantRow, grant: &LicenseGrant, at: Timestamp) -> P
         licenses: stands.collect(),
         due: None,
         tries: 0,
-        deliver: state == GrantState::Ready && mailed && addressed(row) && deliverable(&licenses),
+        deliver: ready && mailed && addressed(row) && deliverable(&licenses),
         sighting: Some(Sighting { licenses: seen, agreed: agreed(grant) }),
         at,
     }

@@ -162,3 +162,24 @@ fn what_the_object_is_too_young_for_is_told_as_dropped() {
         assert_eq!(told, wanted.map(|(second, outcome)| (at(second), outcome)), "{wish}, {acted_on:?}");
     }
 }
+
+#[test]
+fn what_is_held_back_for_a_person_is_told_and_keeps_no_mail_back() {
+    let mut object = found(&Value::Null);
+    object.spec.delivery = Delivery::Mail;
+    object.status = serde_json::from_value(json!({
+        "conditions": [
+            {"type": READY, "status": "True", "reason": "Issued", "message": "", "lastTransitionTime": AT},
+        ],
+        "licenses": [{
+            "name": "main", "generation": 1, "state": "Live", "key": "****", "fingerprint": "f", "appId": "app-1",
+            "attempt": "a1", "createdAt": AT,
+        }],
+    }))
+    .expect("a status");
+    let mut raised = wishing(AT, ResetOutcome::Done);
+    raised.licenses[0].desired.reason = Reason::TooManyUnits;
+    let progress = progress(&raised, &object, AT);
+    assert_eq!((progress.state, progress.reason), (GrantState::Parked, Reason::TooManyUnits));
+    assert!(progress.deliver, "the keys that are there are mailed");
+}
