@@ -499,7 +499,7 @@ impl State {
 
     fn touch_owner(&mut self, secret: &Place) -> Option<Place> {
         let named = |place: &Place, brief: &Brief| brief.secret_of(place) == *secret;
-        let own = secret.name.strip_suffix("-license").map(|name| secret.beside(name));
+        let own = grantsmith_crd::grant_of(&secret.name).map(|name| secret.beside(name));
         let by_name = own.filter(|place| self.grants.get(place).is_some_and(|brief| named(place, brief)));
         // A Secret with a name of its own is rare, and so is its change.
         let owner = by_name.or_else(|| {

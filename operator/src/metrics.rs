@@ -118,12 +118,7 @@ async fn measures(State(admin): State<Admin>) -> Response {
     // Who may not call cannot tell whether a pause is over.
     let calls = admin.lease.is_held();
     for (reason, on) in admin.authforge.health().pauses() {
-        let paused = on && calls;
-        gauge!("grantsmith_authforge_paused", "reason" => reason.as_str()).set(if paused {
-            1.0
-        } else {
-            0.0
-        });
+        gauge!("grantsmith_authforge_paused", "reason" => reason.as_str()).set(f64::from(on && calls));
     }
     gauge!("grantsmith_waiting_grants").set(admin.queue.waiting() as f64);
     {

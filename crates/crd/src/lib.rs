@@ -59,9 +59,17 @@ fn tidy(schema: &mut JSONSchemaProps) {
     }
 }
 
+/// What a Secret's name has behind its grant's.
+const SECRET: &str = "-license";
+
 /// What the Secret of a grant of this name is called, if the grant does not say.
 pub fn secret_of(name: &str) -> String {
-    format!("{name}-license")
+    format!("{name}{SECRET}")
+}
+
+/// Whose a Secret of this name is, if its grant does not call it so.
+pub fn grant_of(secret: &str) -> Option<&str> {
+    secret.strip_suffix(SECRET)
 }
 
 impl LicenseGrant {

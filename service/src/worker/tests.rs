@@ -1,11 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use grantsmith_core::grant::{Cause, Expiry, LicenseName};
 use grantsmith_core::port::{AttemptId, Kept, KeptState};
-use grantsmith_core::purchase::PurchaseId;
-use grantsmith_core::testing::ManualClock;
-use grantsmith_core::{AppId, Desired, DesiredState, LicenseKey, Reason, Slots};
+use grantsmith_core::testing::{ManualClock, grant};
+use grantsmith_core::{LicenseKey, Reason};
 
 use super::*;
 use crate::issuer::Unlocked;
@@ -72,21 +70,9 @@ impl Bench {
     /// Takes in a grant of people whose key is made and to be mailed.
     async fn declared(&self) -> GrantId {
         let now = self.worker.now();
-        let (name, app_id) = (LicenseName::of_unit(1), AppId::parse("app-1").expect("an app"));
-        let desired = Desired {
-            name: name.clone(),
-            generation: 1,
-            app_id: app_id.clone(),
-            slots: Slots::Limited(2),
-            state: DesiredState::Active,
-            expires_at: None,
-            expiry: Expiry::Sold,
-            reason: Reason::Issued,
-            cause: Cause::Rule,
-            imported: false,
-            withdrawn: false,
-            adopt: None,
-        };
+        let grant = grant("default/press-17").build().expect("a grant");
+        let (purchase, licenses) = (grant.purchase, grant.licenses);
+        let (name, app_id) = (licenses[0].name.clone(), licenses[0].app_id.clone());
         let kept = Kept {
             name: name.clone(),
             generation: 1,
@@ -102,7 +88,6 @@ impl Bench {
         };
         let shown = Shown { masked: kept.key.masked(), fingerprint: kept.key.fingerprint() };
         let seen = Seen { kept, shown, delivered: false, reset: None };
-        let purchase = PurchaseId::parse("default/press-17").expect("a purchase");
         let id = GrantId::of(&purchase);
         let progress = Progress {
             id: id.clone(),
@@ -123,7 +108,7 @@ impl Bench {
             paid_at: None,
             email: grantsmith_core::Email::new("jane@example.com"),
             created: now,
-            licenses: vec![desired],
+            licenses,
             progress,
         };
         self.store.take_in(declaration).await.expect("takes in");

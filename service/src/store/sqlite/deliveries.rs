@@ -60,15 +60,20 @@ pub(super) fn begin(connection: &Connection, grant: &GrantId, at: Timestamp) -> 
     grants::note(connection, grant, at, "work", &format!("sending {number} is due"))
 }
 
+/// Due at `?2`, as if it had been asked for then.
+const AFRESH: &str =
+    "state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2";
+
 /// Has go out what was called off, if nothing was sent since. Gives its number.
 fn call_on(connection: &Connection, grant: &GrantId, at: Timestamp) -> Result<Option<u32>, Failure> {
-    let sql = "UPDATE deliveries SET
-             state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2
+    let sql = format!(
+        "UPDATE deliveries SET {AFRESH}
          WHERE grant_id = ?1 AND state = 'dropped' AND reason = ?3
              AND number = (SELECT max(number) FROM deliveries WHERE grant_id = ?1 AND kind != 'payment_failed')
              AND NOT (SELECT forgotten FROM grants WHERE id = ?1)
-         RETURNING number";
-    rows::one(connection, sql, params![grant.as_str(), millis(at), Reason::Canceled.word()])
+         RETURNING number"
+    );
+    rows::one(connection, &sql, params![grant.as_str(), millis(at), Reason::Canceled.word()])
 }
 
 /// Writes down which sending brings the live licenses: the newest. Gives its number.
@@ -175,12 +180,7 @@ pub(super) fn unpark(
          )"
     );
     rows::run(connection, &sql, params![grant.as_str(), millis(at)])?;
-    let sql = format!(
-        "UPDATE deliveries SET
-             state = 'due', reason = NULL, detail = NULL, tries = 0, due = ?2, created = ?2, updated = ?2
-         WHERE {waited}
-         RETURNING number"
-    );
+    let sql = format!("UPDATE deliveries SET {AFRESH} WHERE {waited} RETURNING number");
     let sendings: Vec<u32> =
         rows::all(connection, &sql, params![grant.as_str(), millis(at)], |row| row.value("number"))?;
     sendings.into_iter().try_for_each(|number| {
